@@ -1,0 +1,167 @@
+"""What travels between an EngineClient and the engine's process: tagged msgspec structs, msgpack-encoded, never pickle.
+
+Every command carries an `id` chosen by the client; every event names the `id` it answers. A `Submit` is answered by exactly one
+terminal event (`Finished` or `Failed`) after any number of `Delta`s; `Compile`, `Prepare`, `GetStats` by exactly one event.
+"""
+
+from typing import Any
+
+import msgspec
+
+from engine.request import FinishReason, RequestTimeline, SamplingParams, TokenLogprob
+from grammars.constraint import Constraint
+
+
+class Compile(msgspec.Struct, frozen=True, tag="compile"):
+    """Compile a constraint for a model's vocabulary, on a worker thread. Answered by Compiled or Failed."""
+
+    id: str
+    model: str
+    constraint: Constraint
+
+
+class Prepare(msgspec.Struct, frozen=True, tag="prepare"):
+    """Prefill `tokens` on `model` and hold the request. Answered by Prepared or Failed."""
+
+    id: str
+    model: str
+    tokens: list[int]
+    salt: str = ""
+
+
+class Submit(msgspec.Struct, frozen=True, tag="submit", kw_only=True):
+    """Generate. Exactly one of `tokens` and `handle` is set; `handle` continues a prepared request on its model.
+
+    priority: higher runs first. deadline_s: seconds from arrival, None is none. salt: scopes the prefix cache (tenant).
+    """
+
+    id: str
+    model: str
+    params: SamplingParams
+    tokens: list[int] | None = None
+    handle: str | None = None
+    constraint: Constraint | None = None
+    priority: int = 0
+    deadline_s: float | None = None
+    salt: str = ""
+
+
+class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
+    """Stop a submitted request; its terminal event says `cancelled`. Unknown ids are ignored."""
+
+    id: str
+
+
+class Release(msgspec.Struct, frozen=True, tag="release"):
+    """Free a prepared request that will not be continued. Unknown handles are ignored."""
+
+    handle: str
+
+
+class GetStats(msgspec.Struct, frozen=True, tag="stats"):
+    """Ask for counters of every model. Answered by Stats."""
+
+    id: str
+
+
+class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
+    """End the process once nothing is running, at the latest after `grace_s`."""
+
+    grace_s: float = 10.0
+
+
+Command = Compile | Prepare | Submit | Cancel | Release | GetStats | Shutdown
+
+
+class ModelInfo(msgspec.Struct, frozen=True):
+    """What a client must know of a loaded model."""
+
+    name: str
+    path: str
+    n_parameters: int
+    vocab_size: int
+    max_model_len: int
+    dtype: str
+    kv_bytes: int
+    n_blocks: int
+    block_size: int
+    fingerprint: str
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """The process has loaded its models; sent once, first."""
+
+    models: list[ModelInfo]
+    load_s: float
+
+
+class Compiled(msgspec.Struct, frozen=True, tag="compiled"):
+    """A constraint compiled: which backend, how long it took, whether the cache had it; warnings name annotations not asserted."""
+
+    id: str
+    backend: str
+    cached: bool
+    seconds: float
+    warnings: list[str] = []
+
+
+class Prepared(msgspec.Struct, frozen=True, tag="prepared"):
+    """A held prefill. state: float32 little-endian bytes of shape [n_layers, 2, hidden] (last token, mean over the prompt) of the
+    chosen layers; entropy (nats) and margin (logit difference of the best two) of the first next token."""
+
+    id: str
+    handle: str
+    state: bytes
+    state_shape: tuple[int, ...]
+    entropy: float
+    margin: float
+    prompt_tokens: int
+    cached_tokens: int
+    computed_tokens: int
+    queue_s: float
+    prefill_s: float
+
+
+class Delta(msgspec.Struct, frozen=True, tag="delta"):
+    """New committed tokens of a request; `text` is what they add to the stream (may be empty while UTF-8 or a stop string is open)."""
+
+    id: str
+    text: str
+    token_ids: list[int]
+    logprobs: list[TokenLogprob] | None = None
+
+
+class Finished(msgspec.Struct, frozen=True, tag="finished", kw_only=True):
+    """Terminal: the request ended in order. `text` is the whole answer, equal to the concatenated deltas.
+
+    is_complete: the constraint is satisfied by `text` (True without one). stop_match: the stop string or token id that ended it.
+    """
+
+    id: str
+    reason: FinishReason
+    text: str
+    token_ids: list[int]
+    timeline: RequestTimeline
+    is_complete: bool = True
+    stop_match: str | int | None = None
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed", kw_only=True):
+    """Terminal: a refusal or a fault. For a refused constraint `keyword` and `pointer` are set."""
+
+    id: str
+    code: str
+    message: str
+    keyword: str | None = None
+    pointer: str | None = None
+    retry_after_s: float | None = None
+
+
+class Stats(msgspec.Struct, frozen=True, tag="stats_reply"):
+    """Counters by model name (see `EngineCore.stats`): plain numbers, cumulative since start unless named `*_now`."""
+
+    id: str
+    models: dict[str, dict[str, Any]]
+
+
+Event = Ready | Compiled | Prepared | Delta | Finished | Failed | Stats

@@ -1,0 +1,49 @@
+"""The contract between scheduler and runner: what to compute in one step, and what came out."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`n` consecutive tokens of one request in a step.
+
+    tokens: the n token ids at positions start … start+n-1; block_table: page ids that cover positions 0 … start+n-1;
+    n_logits: how many of the last positions need logits (0: a prefill chunk that does not reach the end; 1: decode or the end of
+    a prompt; 1 + len(tail): verification).
+    """
+
+    request_id: str
+    start: int
+    tokens: tuple[int, ...]
+    block_table: tuple[int, ...]
+    n_logits: int
+    wants_state: bool = False
+
+    @property
+    def n(self) -> int:
+        """Number of tokens computed for this row."""
+        return len(self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """One forward pass of one model: rows in the order they lie in the flat batch."""
+
+    step_id: int
+    rows: tuple[Row, ...]
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens in the flat batch."""
+        return sum(row.n for row in self.rows)
+
+
+@dataclass(slots=True)
+class StepResult:
+    """What a step produced: per request id the accepted new tokens (empty for a chunk that needs no logits)."""
+
+    step_id: int
+    accepted: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    forward_s: float = 0.0
+    mask_s: float = 0.0
+    sample_s: float = 0.0
