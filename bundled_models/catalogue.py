@@ -1,0 +1,200 @@
+"""The catalogue: the tools and extraction schemas that the bundled models are taught, read from JSON files."""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+FOLDER = Path(__file__).parent / "catalogue"
+TYPES = ("string", "integer", "number", "boolean", "array")
+Split = Literal["train", "router", "held"]
+PIECE = re.compile(r"\[(?:(?P<param>\w+)=(?P<value>[^:\]]*):)?(?P<text>[^\[\]]*)\]|\{(?P<slot>\w+)\}")
+SLOT = re.compile(r"\{(\w+)\}")
+
+
+class CatalogueError(ValueError):
+    """A catalogue file breaks the format of `catalogue/README.md`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of a tool, or one property of an extraction schema."""
+
+    name: str
+    type: str
+    required: bool
+    description: str
+    pool: str | None
+    range: tuple[float, float] | None
+    enum: dict[str, list[str]] | None
+
+    def json_schema(self) -> dict[str, Any]:
+        """The JSON schema of the parameter's value."""
+        if self.type == "array":
+            return {"type": "array", "items": {"type": "string"}, "description": self.description}
+        schema: dict[str, Any] = {"type": self.type, "description": self.description}
+        if self.enum:
+            schema["enum"] = list(self.enum)
+        return schema
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A run of a phrasing: `text` is written if `param` has `value` and every slot in it is given."""
+
+    text: str
+    optional: bool
+    param: str | None = None
+    value: str | None = None
+
+    @property
+    def slots(self) -> list[str]:
+        """The parameters whose values stand in the text."""
+        return SLOT.findall(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Phrasing:
+    """A sentence with slots, cut into the runs that are kept or dropped together."""
+
+    source: str
+    pieces: tuple[Piece, ...]
+
+    @property
+    def names(self) -> set[str]:
+        """Every parameter that the phrasing can express."""
+        return {n for p in self.pieces for n in [*p.slots, *([p.param] if p.param else [])]}
+
+    def values_of(self, name: str) -> set[str] | None:
+        """The values of `name` that the phrasing can express; None: any value."""
+        found: set[str] = set()
+        for piece in self.pieces:
+            if piece.param == name:
+                found.add(str(piece.value))
+            elif name in piece.slots and piece.param is None:
+                return None
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A tool (`phrasings` are requests for it) or an extraction schema (`phrasings` are texts that state its object)."""
+
+    name: str
+    domain: str
+    descriptions: dict[Split, list[str]]
+    parameters: tuple[Parameter, ...]
+    phrasings: dict[Split, list[Phrasing]]
+
+
+def parse(source: str) -> Phrasing:
+    """Cut a phrasing at its brackets."""
+    pieces, at = [], 0
+    for found in PIECE.finditer(source):
+        if found["slot"] is not None:
+            continue
+        if found.start() > at:
+            pieces.append(Piece(source[at : found.start()], optional=False))
+        param = found["param"]
+        pieces.append(Piece(found["text"], True, param, found["value"].strip() if param else None))
+        at = found.end()
+    if at < len(source):
+        pieces.append(Piece(source[at:], optional=False))
+    return Phrasing(source, tuple(pieces))
+
+
+def reserved(sources: list[str]) -> set[str]:
+    """About one in six of the training phrasings, chosen by hash: the 'router' split's own."""
+    ranked = sorted(sources, key=lambda s: hashlib.sha256(s.encode()).hexdigest())
+    return set(ranked[: max(1, round(len(sources) / 6))]) if len(sources) >= 4 else set()
+
+
+def _parameter(data: dict[str, Any], where: str, pools: set[str]) -> Parameter:
+    kind, enum, pool = data["type"], data.get("enum"), data.get("pool")
+    if kind not in TYPES:
+        raise CatalogueError(f"{where}: type {kind!r} is none of {', '.join(TYPES)}.")
+    if pool is not None and pool not in pools:
+        raise CatalogueError(f"{where}: pool {pool!r} is not in pools.json.")
+    if kind in ("string", "array") and not (pool or enum):
+        raise CatalogueError(f"{where}: a {kind} needs a pool or an enum.")
+    if kind in ("integer", "number") and "range" not in data:
+        raise CatalogueError(f"{where}: a {kind} needs a range.")
+    bounds = (data["range"][0], data["range"][1]) if "range" in data else None
+    return Parameter(data["name"], kind, data["required"], data.get("description", ""), pool, bounds, enum)
+
+
+def _check(phrasing: Phrasing, parameters: tuple[Parameter, ...], where: str) -> None:
+    names = {p.name for p in parameters}
+    if strange := phrasing.names - names:
+        raise CatalogueError(f"{where}: {phrasing.source!r} names {sorted(strange)}, which is no parameter.")
+    if any(c in piece.text for piece in phrasing.pieces for c in "[]"):
+        raise CatalogueError(f"{where}: {phrasing.source!r} has an unmatched bracket.")
+    plain = {n for p in phrasing.pieces if not p.optional for n in p.slots}
+    for parameter in parameters:
+        said = phrasing.values_of(parameter.name)
+        if parameter.required and parameter.name not in plain:
+            both = said is not None and parameter.type == "boolean" and said == {"true", "false"}
+            if not both and not (said and parameter.enum and said == set(parameter.enum)):
+                raise CatalogueError(f"{where}: {phrasing.source!r} can leave out the required {parameter.name!r}.")
+        if not parameter.required and parameter.name in plain:
+            raise CatalogueError(f"{where}: {phrasing.source!r} always says the optional {parameter.name!r}.")
+        if parameter.type == "boolean" and said is None:
+            raise CatalogueError(f"{where}: {phrasing.source!r} has the boolean {parameter.name!r} in a slot.")
+
+
+def _entry(data: dict[str, Any], domain: str, pools: set[str], texts: str) -> Entry:
+    where = f"{domain}.json, {data['name']}"
+    parameters = tuple(
+        _parameter(p, f"{where}.{p['name']}", pools) for p in data.get("parameters", data.get("properties"))
+    )
+    about = data.get("descriptions") or {"train": [data["description"]], "held": [data["description"]]}
+    sources = data[texts]
+    if set(sources["train"]) & set(sources["held"]):
+        raise CatalogueError(f"{where}: a phrasing stands in both train and held.")
+    kept = reserved(sources["train"])
+    split = {
+        "train": [parse(s) for s in sources["train"] if s not in kept],
+        "router": [parse(s) for s in sources["train"] if s in kept] or [parse(s) for s in sources["train"]],
+        "held": [parse(s) for s in sources["held"]],
+    }
+    for phrasings in split.values():
+        if not phrasings:
+            raise CatalogueError(f"{where}: no phrasings.")
+        for phrasing in phrasings:
+            _check(phrasing, parameters, where)
+    descriptions: dict[Split, list[str]] = {"train": about["train"], "router": about["train"], "held": about["held"]}
+    return Entry(data["name"], domain, descriptions, parameters, split)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """All tools and extraction schemas of all domains."""
+
+    tools: tuple[Entry, ...]
+    schemas: tuple[Entry, ...]
+
+    def domains(self) -> list[str]:
+        """The names of the domains, in the order of the files."""
+        return list(dict.fromkeys(t.domain for t in self.tools))
+
+
+@cache
+def load(folder: Path = FOLDER) -> Catalogue:
+    """Read and check every domain file. Raises CatalogueError with file, tool and sentence."""
+    pools = set(json.loads((folder / "pools.json").read_text(encoding="utf-8"))["pools"])
+    tools: list[Entry] = []
+    schemas: list[Entry] = []
+    for path in sorted(folder.glob("*.json")):
+        if path.name == "pools.json":
+            continue
+        data = json.loads(path.read_text(encoding="utf-8"))
+        tools += [_entry(t, data["domain"], pools, "phrasings") for t in data["tools"]]
+        schemas += [_entry(s, data["domain"], pools, "texts") for s in data["extraction"]]
+    for kind in (tools, schemas):
+        names = [e.name for e in kind]
+        if twice := {n for n in names if names.count(n) > 1}:
+            raise CatalogueError(f"Two catalogue entries are called {sorted(twice)}.")
+    return Catalogue(tuple(tools), tuple(schemas))
