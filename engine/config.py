@@ -1,0 +1,130 @@
+"""Frozen configurations: what a checkpoint is, and how much of the machine an engine may use. Nothing changes them after start.
+
+This module does not import torch, so that the scheduler can be tested without it.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from engine.models.config import ModelConfig, RopeConfig
+
+__all__ = ["CacheConfig", "DtypeName", "EngineConfig", "ModelConfig", "RopeConfig", "SchedulerConfig", "resolve_dtype"]
+
+DtypeName = Literal["auto", "float32", "bfloat16"]
+DEFAULT_KV_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class CacheConfig:
+    """Size of one model's paged KV cache.
+
+    block_size: tokens per page. At most one of kv_bytes (bytes over all layers) and n_blocks may be set; with neither the cache
+    gets 512 MiB, which the operating system hands out page by page as they are first written.
+    """
+
+    block_size: int = 32
+    kv_bytes: int | None = None
+    n_blocks: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError with what was wrong and what is allowed."""
+        if self.block_size < 1:
+            raise ValueError(f"block_size is {self.block_size}: use 1 or more tokens per block")
+        if self.kv_bytes is not None and self.n_blocks is not None:
+            raise ValueError("kv_bytes and n_blocks are both set: give the cache's size once")
+        if self.n_blocks is not None and self.n_blocks < 1:
+            raise ValueError(f"n_blocks is {self.n_blocks}: use 1 or more")
+
+    def count_blocks(self, bytes_per_block: int) -> int:
+        """Blocks that fit, given what one block of the model takes.
+
+        Raises ValueError where not even one fits.
+        """
+        if self.n_blocks is not None:
+            return self.n_blocks
+        kv_bytes = DEFAULT_KV_BYTES if self.kv_bytes is None else self.kv_bytes
+        if kv_bytes < bytes_per_block:
+            raise ValueError(
+                f"kv_bytes is {kv_bytes}, less than one block of this model: use {bytes_per_block} or more"
+            )
+        return kv_bytes // bytes_per_block
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerConfig:
+    """Limits of one step, and of the queue before it.
+
+    token_budget: tokens computed in one step over all rows. max_rows: requests in one step. prefill_cap: most tokens one request
+    gets in one step (None: the whole budget). max_waiting_tokens and max_waiting_requests: beyond either, admission refuses.
+    """
+
+    token_budget: int = 512
+    max_rows: int = 64
+    prefill_cap: int | None = None
+    max_waiting_tokens: int = 262_144
+    max_waiting_requests: int = 1024
+
+    def __post_init__(self) -> None:
+        """Raise ValueError with what was wrong and what is allowed."""
+        for name in ("token_budget", "max_rows", "max_waiting_tokens", "max_waiting_requests"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: use 1 or more")
+        if self.prefill_cap is not None and self.prefill_cap < 1:
+            raise ValueError(f"prefill_cap is {self.prefill_cap}: use 1 or more, or leave it out")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """How one model is run.
+
+    path: checkpoint folder. dtype: `auto` is bfloat16 where the CPU multiplies it natively, else float32. device: `auto` is the
+    first CUDA GPU, else the CPU. max_model_len: None is the model's own. state_layers: decoder layers whose hidden states
+    `prepare` pools (None: the middle and the last one).
+    """
+
+    path: Path
+    dtype: DtypeName = "auto"
+    device: str = "auto"
+    max_model_len: int | None = None
+    state_layers: tuple[int, ...] | None = None
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+
+    def model_len(self, model: ModelConfig) -> int:
+        """Most tokens of prompt and answer together. Raises ValueError where more is asked than the model was made for."""
+        if self.max_model_len is None:
+            return model.max_position
+        if not 1 <= self.max_model_len <= model.max_position:
+            raise ValueError(
+                f"max_model_len is {self.max_model_len}: this model has {model.max_position} positions, use 1 to that many"
+            )
+        return self.max_model_len
+
+    def pooled_layers(self, model: ModelConfig) -> tuple[int, ...]:
+        """The decoder layers whose states are pooled, ascending. Raises ValueError for a layer the model lacks."""
+        if self.state_layers is None:
+            return tuple(sorted({model.n_layers // 2, model.n_layers - 1}))
+        unknown = [layer for layer in self.state_layers if not 0 <= layer < model.n_layers]
+        if unknown:
+            raise ValueError(f"state_layers names {unknown}: this model has layers 0 to {model.n_layers - 1}")
+        return tuple(sorted(set(self.state_layers)))
+
+
+def resolve_dtype(name: DtypeName, device: str = "cpu") -> Literal["float32", "bfloat16"]:
+    """The dtype that `name` means on this machine.
+
+    bfloat16 is native on a CPU with AVX512-BF16 or AMX and on every GPU that the kernels support; elsewhere it is emulated and
+    slower than float32. Raises ValueError for an unknown name.
+    """
+    if name in ("float32", "bfloat16"):
+        return name
+    if name != "auto":
+        raise ValueError(f"dtype is {name!r}: use auto, float32 or bfloat16")
+    if device.startswith("cuda"):
+        return "bfloat16"
+    import torch
+
+    capabilities = torch.cpu.get_capabilities()
+    native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16")
+    return "bfloat16" if native else "float32"
