@@ -1,0 +1,193 @@
+"""Everything that can be configured, in one frozen structure; `settings_loader` fills it from file and environment.
+
+Each field carries its own description and bounds; `python -m gateway.settings_reference` writes docs/settings.md from
+them.
+"""
+
+import importlib.util
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from gateway.prices import PriceTable, bundled_prices
+from gateway.secret import Secret
+
+
+class SettingsError(Exception):
+    """A setting is missing, unknown or out of bounds; the message says which, from where, and what to change."""
+
+
+class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The embedded engine that runs both models."""
+
+    mode: Annotated[
+        Literal["process", "thread"],
+        Meta(description="Where the engine runs: a supervised child process, or a thread of the gateway (for tests)."),
+    ] = "process"
+    dtype: Annotated[
+        Literal["auto", "bfloat16", "float16", "float32"],
+        Meta(description="Number format of weights and activations; auto is bfloat16 where the device computes it."),
+    ] = "auto"
+    threads: Annotated[int, Meta(ge=0, le=1024, description="CPU threads of the engine; 0 uses every core.")] = 0
+    kv_bytes: Annotated[
+        int, Meta(ge=1 << 20, description="Memory for the KV pages of both models together, in bytes.")
+    ] = 256 << 20
+    token_budget: Annotated[int, Meta(ge=16, description="Most tokens computed in one step of a model.")] = 512
+    block_size: Annotated[int, Meta(ge=1, le=256, description="Tokens in one KV page.")] = 16
+    max_running: Annotated[int, Meta(ge=1, le=4096, description="Most requests of one model in a step.")] = 32
+    max_waiting: Annotated[
+        int, Meta(ge=0, description="Most requests waiting for one model; more are answered 429 with Retry-After.")
+    ] = 256
+
+
+class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one request may ask for; more is answered 400 (413 for its size)."""
+
+    body_bytes: Annotated[int, Meta(ge=1024, description="Size of a request body, in bytes.")] = 2_000_000
+    json_depth: Annotated[int, Meta(ge=8, le=900, description="Nesting of a request body.")] = 128
+    messages: Annotated[int, Meta(ge=1, description="Messages in a chat.")] = 2048
+    tools: Annotated[int, Meta(ge=1, description="Tools offered.")] = 128
+    choices: Annotated[int, Meta(ge=1, le=128, description="Answers to one prompt (`n`).")] = 8
+    stop_strings: Annotated[int, Meta(ge=1, description="Stop strings (`stop`).")] = 4
+    logit_bias: Annotated[int, Meta(ge=0, description="Entries of `logit_bias`.")] = 1024
+    top_logprobs: Annotated[int, Meta(ge=0, le=20, description="Rivals listed for each token (`top_logprobs`).")] = 20
+    metadata_pairs: Annotated[int, Meta(ge=0, description="Pairs in `metadata`.")] = 16
+    compile_s: Annotated[
+        float, Meta(gt=0, description="Seconds that compiling a request's schema or grammar may take.")
+    ] = 2.0
+
+
+class RoutingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How `auto` chooses between the small and the large model."""
+
+    quality_target: Annotated[
+        float,
+        Meta(ge=0, le=1, description="Share of the large model's lead over the small one that `auto` should keep."),
+    ] = 0.9
+    exploration: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=0.5,
+            description="Share of routable requests that take the other model, to measure quality.",
+        ),
+    ] = 0.05
+
+
+class AccountSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """API keys."""
+
+    key_pepper: Annotated[
+        Secret,
+        Meta(description="Secret mixed into stored key hashes, the same on every gateway; a change voids all keys."),
+    ] = Secret("")
+    cache_s: Annotated[
+        float, Meta(gt=0, le=5, description="Seconds that a checked key is trusted, so the delay of a revocation.")
+    ] = 4.0
+    outage_grace_s: Annotated[
+        float, Meta(ge=0, description="Seconds that known keys go on working while the database is away.")
+    ] = 600.0
+
+
+class StorageSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How requests and decisions are written behind the answers."""
+
+    flush_s: Annotated[float, Meta(gt=0, le=60, description="Seconds that rows are gathered before an insert.")] = 0.1
+    batch_rows: Annotated[int, Meta(ge=1, le=1000, description="Rows of one insert.")] = 200
+    timeout_s: Annotated[float, Meta(gt=0, description="Seconds that the database may take for one statement.")] = 5.0
+    spool_bytes: Annotated[
+        int, Meta(ge=1 << 16, description="Disk space for rows while the database is away, in bytes.")
+    ] = 256 << 20
+    overflow_rows: Annotated[
+        int, Meta(ge=0, description="Rows kept in memory while the spool's disk cannot be written either.")
+    ] = 10_000
+    sqlite_synchronous: Annotated[
+        Literal["normal", "full"],
+        Meta(description="SQLite only: full keeps the last rows through a power cut, for an fsync per insert."),
+    ] = "normal"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole configuration. Order of precedence: command line, environment, TOML file, defaults."""
+
+    host: Annotated[
+        str, Meta(min_length=1, description="Address to listen on; beyond loopback requests need a key.")
+    ] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 8000
+    data_dir: Annotated[Path, Meta(description="Folder of database and spool; created when missing.")] = Path(
+        "~/.pointsman"
+    )
+    small: Annotated[Path | None, Meta(description="Checkpoint folder of the small model; else the bundled.")] = None
+    large: Annotated[Path | None, Meta(description="Checkpoint folder of the large model; else the bundled.")] = None
+    router: Annotated[
+        Path | None,
+        Meta(description="Folder of the router artefact; else the bundled one, which fits the bundled pair only."),
+    ] = None
+    database_url: Annotated[
+        Secret | None,
+        Meta(description="postgresql://user:password@host/name or sqlite:///path; SQLite in data_dir by default."),
+    ] = None
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="Least severe log lines written.")
+    ] = "info"
+    strict_params: Annotated[
+        bool, Meta(description="Refuse requests with unknown fields instead of listing them in x-ignored-params.")
+    ] = False
+    deadline_s: Annotated[
+        float, Meta(gt=0, description="Seconds that a request may take in all when it does not say so itself.")
+    ] = 120.0
+    shutdown_grace_s: Annotated[
+        float, Meta(ge=0, description="Seconds for running requests to finish at shutdown.")
+    ] = 30.0
+    engine: EngineSettings = EngineSettings()
+    limits: LimitSettings = LimitSettings()
+    routing: RoutingSettings = RoutingSettings()
+    accounts: AccountSettings = AccountSettings()
+    storage: StorageSettings = StorageSettings()
+    prices: Annotated[
+        PriceTable,
+        Meta(description="USD per million tokens: version and `[prices.models.NAME]` (input, cached_input, output)."),
+    ] = msgspec.field(default_factory=bundled_prices)
+
+    @property
+    def small_path(self) -> Path:
+        """Checkpoint folder of the small model."""
+        return self.small or bundled_path("small")
+
+    @property
+    def large_path(self) -> Path:
+        """Checkpoint folder of the large model."""
+        return self.large or bundled_path("large")
+
+    @property
+    def router_path(self) -> Path | None:
+        """Folder of the router artefact; None for a pair of one's own without one."""
+        if self.router is not None:
+            return self.router
+        return bundled_path("router") if self.small is None and self.large is None else None
+
+    @property
+    def storage_url(self) -> str:
+        """SQLAlchemy URL with its asynchronous driver. Contains the password: not for logs."""
+        if self.database_url is None:
+            return f"sqlite+aiosqlite:///{self.data_dir / 'pointsman.sqlite3'}"
+        url = self.database_url.reveal()
+        for scheme, driver in (("postgresql", "asyncpg"), ("postgres", "asyncpg"), ("sqlite", "aiosqlite")):
+            if url.startswith(f"{scheme}://"):
+                return f"{'sqlite' if scheme == 'sqlite' else 'postgresql'}+{driver}{url[len(scheme) :]}"
+        return url
+
+    @property
+    def spool_dir(self) -> Path:
+        """Folder of the rows that are not in the database yet."""
+        return self.data_dir / "spool"
+
+
+def bundled_path(name: str) -> Path:
+    """Where the bundled `small`, `large` or `router` lies, found without importing it."""
+    spec = importlib.util.find_spec("bundled_models")
+    if spec is None or not spec.submodule_search_locations:
+        raise SettingsError(f"the bundled models are not installed: set {name} to a folder of your own")
+    return Path(next(iter(spec.submodule_search_locations))) / name
