@@ -1,0 +1,149 @@
+"""Test cases of the bundled pair: where they come from, what counts as right."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from bundled_models import signature
+from bundled_models.catalogue import Catalogue, Entry, load
+from bundled_models.generator import Example, Generator
+
+HERE = Path(__file__).parent
+HANDWRITTEN, DEMO, OPEN_TOOLS = HERE / "handwritten.jsonl", HERE / "demo_sentences.jsonl", HERE / "open_tools.jsonl"
+
+CaseKind = Literal["call", "calls", "none", "extract", "chat"]
+
+
+class Case(msgspec.Struct, frozen=True):
+    """One request and its right answer.
+
+    tools: OpenAI tool definitions; schema: the JSON schema of an extraction. expected: the calls as `{name, arguments}` in
+    order, the object of an extraction, or None where the right answer is text.
+    """
+
+    id: str
+    kind: CaseKind
+    difficulty: str
+    tools: tuple[dict[str, Any], ...]
+    schema: dict[str, Any] | None
+    schema_name: str | None
+    system: str | None
+    messages: tuple[dict[str, Any], ...]
+    expected: list[dict[str, Any]] | dict[str, Any] | None
+
+    @property
+    def prompt(self) -> str:
+        """The prompt text, in the format of `signature.py`."""
+        before = signature.preamble(self.tools, self.schema, self.system, self.schema_name)
+        return before + signature.turns(self.messages)
+
+    @property
+    def text(self) -> str:
+        """What the user says last."""
+        return str([m for m in self.messages if m["role"] == "user"][-1]["content"])
+
+    def is_right(self, answer: str) -> bool:
+        """Exact match: the same calls in the same order, or the same object, with equal values of equal types; any text where
+        no call is due. White space and escapes do not count."""
+        if self.expected is None:
+            return bool(answer.strip()) and not answer.lstrip().startswith(("[", "{"))
+        try:
+            said = json.loads(answer)
+        except ValueError:
+            return False
+        return _canonical(said) == _canonical(self.expected)
+
+
+def _canonical(value: Any) -> str:
+    """JSON text in which equal values of equal types, and only those, are equal."""
+    return json.dumps(value, sort_keys=True)
+
+
+def difficulty_of(kind: str, offered: int, given: int) -> str:
+    """easy: one call with at most two values and at most two tools to choose from; hard: several calls, or four values and
+    more, or five tools and more; medium: the rest."""
+    if kind == "calls" or given >= 4 or offered >= 5:
+        return "hard"
+    return "easy" if given <= 2 and offered <= 2 else "medium"
+
+
+def generated(count: int, seed: int, split: Literal["train", "router", "held"] = "held") -> list[Case]:
+    """`count` cases of a split of the generator."""
+    maker = Generator(seed, split)
+    return [_of_example(f"{split}-{seed}-{i}", maker.example()) for i in range(count)]
+
+
+def _of_example(name: str, example: Example) -> Case:
+    expected = json.loads(example.answer) if example.answer[:1] in "[{" else None
+    return Case(
+        id=name,
+        kind=example.kind,
+        difficulty=difficulty_of(example.kind, example.offered, example.given),
+        tools=example.tools,
+        schema=example.schema,
+        schema_name=example.schema_name,
+        system=example.system,
+        messages=example.messages,
+        expected=expected,
+    )
+
+
+class _Line(msgspec.Struct, forbid_unknown_fields=True):
+    """A line of the hand-written files: tools and schema by their names in the catalogue, or whole definitions."""
+
+    id: str
+    kind: CaseKind
+    difficulty: str
+    tools: list[str | dict[str, Any]]
+    schema: str | None
+    text: str
+    expected: list[dict[str, Any]] | dict[str, Any] | None
+
+
+def written(path: Path, catalogue: Catalogue | None = None) -> list[Case]:
+    """The cases of a hand-written file. Raises ValueError with file and line number where a line is malformed."""
+    known = catalogue or load()
+    tools = {t.name: _tool(t) for t in known.tools}
+    schemas = {s.name: {"title": s.name, **_object(s)} for s in known.schemas}
+    return [_of_line(line, tools, schemas) for line in _lines(path)]
+
+
+def _lines(path: Path) -> Iterable[_Line]:
+    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            yield msgspec.json.decode(text, type=_Line)
+        except msgspec.MsgspecError as error:
+            raise ValueError(f"{path.name}, line {number}: {error}") from error
+
+
+def _object(entry: Entry) -> dict[str, Any]:
+    """The JSON schema of an entry's arguments or properties, all optional ones included."""
+    return {
+        "type": "object",
+        "properties": {p.name: p.json_schema() for p in entry.parameters},
+        "required": [p.name for p in entry.parameters if p.required],
+        "additionalProperties": False,
+    }
+
+
+def _tool(entry: Entry) -> dict[str, Any]:
+    """A catalogue tool in OpenAI's form, with the first of its descriptions."""
+    about = entry.descriptions["train"][0]
+    return {"type": "function", "function": {"name": entry.name, "description": about, "parameters": _object(entry)}}
+
+
+def _of_line(line: _Line, tools: dict[str, dict[str, Any]], schemas: dict[str, dict[str, Any]]) -> Case:
+    return Case(
+        id=line.id,
+        kind=line.kind,
+        difficulty=line.difficulty,
+        tools=tuple(t if isinstance(t, dict) else tools[t] for t in line.tools),
+        schema=schemas[line.schema] if line.schema else None,
+        schema_name=line.schema,
+        system=None,
+        messages=({"role": "user", "content": line.text},),
+        expected=line.expected,
+    )
