@@ -1,0 +1,177 @@
+"""The bodies that leave: a chat completion, and the chunks of a streamed one, in OpenAI's shape plus a `router` object."""
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+
+class FunctionOut(msgspec.Struct):
+    """The called function; `arguments` is a JSON text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCallOut(msgspec.Struct):
+    """One call of the answer."""
+
+    id: str
+    function: FunctionOut
+    type: str = "function"
+
+
+class MessageOut(msgspec.Struct, kw_only=True):
+    """The answer. content is null when it only calls tools; refusal is always null: models say no in words."""
+
+    role: str = "assistant"
+    content: str | None
+    refusal: str | None = None
+    tool_calls: list[ToolCallOut] | UnsetType = UNSET
+
+
+class TopLogprobOut(msgspec.Struct):
+    """A rival of a generated token; `bytes` are its UTF-8 bytes, or a part of a character."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprobOut(msgspec.Struct):
+    """A generated token, its logprob after the constraint's mask and before temperature, and its best rivals."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+    top_logprobs: list[TopLogprobOut]
+
+
+class LogprobsOut(msgspec.Struct):
+    """`choices[].logprobs`."""
+
+    content: list[TokenLogprobOut]
+    refusal: None = None
+
+
+class ChoiceOut(msgspec.Struct, kw_only=True):
+    """One of the `n` answers."""
+
+    index: int
+    message: MessageOut
+    logprobs: LogprobsOut | None = None
+    finish_reason: str
+
+
+class PromptDetails(msgspec.Struct):
+    """Where the prompt's tokens came from."""
+
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    audio_tokens: int = 0
+
+
+class CompletionDetails(msgspec.Struct):
+    """What the generated tokens were."""
+
+    reasoning_tokens: int = 0
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
+    audio_tokens: int = 0
+
+
+class Usage(msgspec.Struct):
+    """Token counts: the prompt once, the answers of all choices."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptDetails
+    completion_tokens_details: CompletionDetails
+
+
+class RouterOut(msgspec.Struct, kw_only=True):
+    """Which model answered, why, and what it cost. Times are milliseconds, costs USD; null is unknown or not applicable.
+
+    score is compared with threshold: above it the large model answers. propensity: probability of this choice under the
+    policy. cost_if_large_usd: what the large model alone would have cost, an estimate where the small one answered.
+    """
+
+    decision_id: str
+    requested: str
+    model: str
+    reason: str
+    policy: str
+    score: float | None = None
+    threshold: float | None = None
+    p_small: float | None = None
+    p_large: float | None = None
+    ood: float | None = None
+    propensity: float = 1.0
+    explored: bool = False
+    escalated: bool = False
+    overhead_ms: float = 0.0
+    ttft_ms: float | None = None
+    cost_usd: float | None = None
+    cost_if_large_usd: float | None = None
+    price_version: str | None = None
+
+
+class ChatCompletion(msgspec.Struct, kw_only=True):
+    """The body of a response that was not streamed."""
+
+    id: str
+    object: str = "chat.completion"
+    created: int
+    model: str
+    choices: list[ChoiceOut]
+    usage: Usage
+    system_fingerprint: str
+    service_tier: str = "default"
+    router: RouterOut
+
+
+class FunctionDelta(msgspec.Struct):
+    """A piece of a call: the name in its first delta only."""
+
+    arguments: str
+    name: str | UnsetType = UNSET
+
+
+class ToolCallDelta(msgspec.Struct):
+    """A piece of the call at `index`: id and type in its first delta only."""
+
+    index: int
+    function: FunctionDelta
+    id: str | UnsetType = UNSET
+    type: str | UnsetType = UNSET
+
+
+class Delta(msgspec.Struct, kw_only=True):
+    """What a chunk adds to a message."""
+
+    role: str | UnsetType = UNSET
+    content: str | None | UnsetType = UNSET
+    refusal: None | UnsetType = UNSET
+    tool_calls: list[ToolCallDelta] | UnsetType = UNSET
+
+
+class ChunkChoice(msgspec.Struct, kw_only=True):
+    """One choice in a chunk."""
+
+    index: int
+    delta: Delta
+    logprobs: LogprobsOut | None = None
+    finish_reason: str | None = None
+
+
+class ChatChunk(msgspec.Struct, kw_only=True):
+    """One event of a stream. usage is absent unless asked for, then null in all chunks but the last."""
+
+    id: str
+    object: str = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    system_fingerprint: str
+    service_tier: str = "default"
+    usage: Usage | None | UnsetType = UNSET
+    router: RouterOut | UnsetType = UNSET
