@@ -1,0 +1,1 @@
+"""Alembic migrations; applied by `pointsman migrate`, which calls `gateway.storage.migrate`."""
