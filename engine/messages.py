@@ -1,7 +1,8 @@
 """What travels between an EngineClient and the engine's process: tagged msgspec structs, msgpack-encoded, never pickle.
 
-Every command carries an `id` chosen by the client; every event names the `id` it answers. A `Submit` is answered by exactly one
-terminal event (`Finished` or `Failed`) after any number of `Delta`s; `Compile`, `Prepare`, `GetStats` by exactly one event.
+Every command carries an `id` chosen by the client; every event names the `id` it answers. A `Submit` is answered by
+exactly one terminal event (`Finished` or `Failed`) after any number of `Delta`s; `Compile`, `Prepare`, `GetStats` by
+exactly one event.
 """
 
 from typing import Any
@@ -96,7 +97,9 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
 
 
 class Compiled(msgspec.Struct, frozen=True, tag="compiled"):
-    """A constraint compiled: which backend, how long it took, whether the cache had it; warnings name annotations not asserted."""
+    """A constraint compiled: which backend, how long it took, whether the cache had it; warnings name annotations not
+    asserted.
+    """
 
     id: str
     backend: str
@@ -106,8 +109,9 @@ class Compiled(msgspec.Struct, frozen=True, tag="compiled"):
 
 
 class Prepared(msgspec.Struct, frozen=True, tag="prepared"):
-    """A held prefill. state: float32 little-endian bytes of shape [n_layers, 2, hidden] (last token, mean over the prompt) of the
-    chosen layers; entropy (nats) and margin (logit difference of the best two) of the first next token."""
+    """A held prefill. state: float32 little-endian bytes of shape [n_layers, 2, hidden] (last token, mean over the
+    prompt) of the chosen layers; entropy (nats) and margin (logit difference of the best two) of the first next token.
+    """
 
     id: str
     handle: str
@@ -123,7 +127,9 @@ class Prepared(msgspec.Struct, frozen=True, tag="prepared"):
 
 
 class Delta(msgspec.Struct, frozen=True, tag="delta"):
-    """New committed tokens of a request; `text` is what they add to the stream (may be empty while UTF-8 or a stop string is open)."""
+    """New committed tokens of a request; `text` is what they add to the stream (may be empty while UTF-8 or a stop
+    string is open).
+    """
 
     id: str
     text: str
@@ -134,7 +140,8 @@ class Delta(msgspec.Struct, frozen=True, tag="delta"):
 class Finished(msgspec.Struct, frozen=True, tag="finished", kw_only=True):
     """Terminal: the request ended in order. `text` is the whole answer, equal to the concatenated deltas.
 
-    is_complete: the constraint is satisfied by `text` (True without one). stop_match: the stop string or token id that ended it.
+    is_complete: the constraint is satisfied by `text` (True without one). stop_match: the stop string or token id that
+    ended it.
     """
 
     id: str

@@ -8,8 +8,8 @@ class Row:
     """`n` consecutive tokens of one request in a step.
 
     tokens: the n token ids at positions start … start+n-1; block_table: page ids that cover positions 0 … start+n-1;
-    n_logits: how many of the last positions need logits (0: a prefill chunk that does not reach the end; 1: decode or the end of
-    a prompt; 1 + len(tail): verification).
+    n_logits: how many of the last positions need logits (0: a prefill chunk that does not reach the end; 1: decode or
+    the end of a prompt; 1 + len(tail): verification).
     """
 
     request_id: str
@@ -27,10 +27,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """One forward pass of one model: rows in the order they lie in the flat batch."""
+    """One forward pass of one model: rows in the order they lie in the flat batch.
+
+    resumed: prepared requests that go on in this step. Their prompt is computed and their logits were kept, so they
+    have no row; their next token is sampled beside those of the rows.
+    """
 
     step_id: int
     rows: tuple[Row, ...]
+    resumed: tuple[str, ...] = ()
 
     @property
     def n_tokens(self) -> int:
@@ -38,12 +43,22 @@ class StepPlan:
         return sum(row.n for row in self.rows)
 
 
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """New tokens of one request: first `n_tail` of its tail that were verified, then the sampled token, then forced
+    ones.
+    """
+
+    tokens: tuple[int, ...]
+    n_tail: int = 0
+
+
 @dataclass(slots=True)
 class StepResult:
-    """What a step produced: per request id the accepted new tokens (empty for a chunk that needs no logits)."""
+    """What a step produced, by request id; a chunk that needs no logits is not in it."""
 
     step_id: int
-    accepted: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    accepted: dict[str, Accepted] = field(default_factory=dict)
     forward_s: float = 0.0
     mask_s: float = 0.0
     sample_s: float = 0.0

@@ -1,16 +1,15 @@
 """A request as the engine sees it: committed tokens, proposed tail, one integer `computed`."""
 
 import enum
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 import msgspec
 
-if TYPE_CHECKING:
-    from grammars.constraint import Constraint
-
 
 class FinishReason(enum.StrEnum):
-    """Why a request ended. `stop`: end token, stop string, stop token or completed grammar; `length`: max_tokens or the window."""
+    """Why a request ended. `stop`: end token, stop string, stop token or completed grammar; `length`: max_tokens or
+    the window.
+    """
 
     STOP = "stop"
     LENGTH = "length"
@@ -20,13 +19,15 @@ class FinishReason(enum.StrEnum):
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
-    """How the next token is chosen. Filters apply in this order: bias and penalties, token mask, temperature, top_k, top_p, min_p.
+    """How the next token is chosen. Filters apply in this order: bias and penalties, token mask, temperature, top_k,
+    top_p, min_p.
 
-    temperature 0 is greedy. top_k 0, top_p 1 and min_p 0 are off. repetition_penalty divides positive and multiplies negative
-    logits of tokens seen in prompt or output (Keskar et al., 2019); presence and frequency penalties count output tokens only
-    (OpenAI). seed None draws one at admission; the noise is keyed by (seed, position, token id), so a draw never depends on the
-    batch. max_tokens None means as many as the window leaves. logprobs None is off, 0 the chosen token's only, n the n best
-    beside it; logprobs are those of the distribution before temperature and filters, after the token mask.
+    temperature 0 is greedy. top_k 0, top_p 1 and min_p 0 are off. repetition_penalty divides positive and multiplies
+    negative logits of tokens seen in prompt or output (Keskar et al., 2019); presence and frequency penalties count
+    output tokens only (OpenAI). seed None draws one at admission; the noise is keyed by (seed, position, token id), so
+    a draw never depends on the batch. max_tokens None means as many as the window leaves. logprobs None is off, 0 the
+    chosen token's only, n the n best beside it; logprobs are those of the distribution before temperature and filters,
+    after the token mask.
     """
 
     temperature: float = 1.0
@@ -69,9 +70,11 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RequestTimeline(msgspec.Struct, kw_only=True):
-    """What happened to a request and when. Times are seconds of `time.monotonic()` in the engine's process; 0.0 is not yet.
+    """What happened to a request and when. Times are seconds of `time.monotonic()` in the engine's process; 0.0 is not
+    yet.
 
-    prompt_tokens = cached_tokens + computed_tokens, but for a preempted request, whose recomputation counts in recomputed_tokens.
+    prompt_tokens = cached_tokens + computed_tokens, but for a preempted request, whose recomputation counts in
+    recomputed_tokens.
     """
 
     arrived_s: float = 0.0
@@ -97,6 +100,61 @@ class TokenLogprob(msgspec.Struct, frozen=True):
     token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
+
+
+class RequestStatus(enum.Enum):
+    """Where a request stands with the scheduler. There is no prefill and no decode state: `computed` says it all."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    HELD = "held"
+    FINISHED = "finished"
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """The scheduler's view of a request; core.py keeps what concerns text, sampling and constraints.
+
+    tokens: prompt and accepted output. tail: proposed tokens after them, which a step may reject. computed: the keys
+    and values of tokens[:computed] lie in `blocks`. `computed == len(tokens)` holds only while the logits of the last
+    token are kept (`logits_kept`): a prepared request, until it goes on. keys: content keys of the first full blocks,
+    each hashed once, of which `registered` are offered to the prefix cache. furthest: the end of what was ever
+    computed or cached, to tell recomputation from computation.
+    """
+
+    id: str
+    tokens: list[int]
+    priority: int = 0
+    deadline_s: float | None = None
+    root_key: bytes = b""
+    holds: bool = False
+    wants_state: bool = False
+    n_prompt: int = 0
+    tail: list[int] = field(default_factory=list)
+    computed: int = 0
+    blocks: list[int] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)
+    arrival: int = 0
+    status: RequestStatus = RequestStatus.WAITING
+    logits_kept: bool = False
+    registered: int = 0
+    furthest: int = 0
+    queued_tokens: int = 0
+    timeline: RequestTimeline = field(default_factory=RequestTimeline)
+
+    def __post_init__(self) -> None:
+        """Count the prompt."""
+        self.n_prompt = self.n_prompt or len(self.tokens)
+
+    @property
+    def remaining(self) -> int:
+        """Tokens that a step must compute until this request can yield its next one."""
+        return len(self.tokens) + len(self.tail) - self.computed
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Sorts requests as they are served: higher priority first, then the earlier arrival."""
+        return (-self.priority, self.arrival)
 
 
 class EngineError(Exception):

@@ -1,0 +1,395 @@
+"""Which tokens are computed next: continuous batching under one token budget, without torch.
+
+A request is `tokens` + `tail` + `computed`; each step lets `computed` catch up. A prefill chunk, a decode step, a
+prefix hit, a preemption, a jump over forced tokens and a draft to verify are the same thing here with different
+numbers (the idea is vLLM V1's `num_computed_tokens`, taken to its end).
+
+Order of service: requests that run, then those that wait, each by (priority, arrival). Since victims of preemption
+come from the end of that order, and rows are granted from its start, a request that was granted a row is never
+preempted in the same step.
+"""
+
+import heapq
+import time
+from bisect import insort
+from collections.abc import Callable, Iterator, Sequence
+
+from engine.blocks import BlockPool, extend_keys
+from engine.config import SchedulerConfig
+from engine.plan import Row, StepPlan, StepResult
+from engine.request import Request, RequestRefused, RequestStatus
+from engine.stats import Counters
+
+__all__ = ["Scheduler"]
+
+
+class Scheduler:
+    """Decides each step of one model: `schedule()`, run the plan, `commit()`; then again.
+
+    max_model_len: positions the model can address. max_held: beyond it the oldest prepared request loses its blocks
+    (None: four times the rows of a step). drain_s: predicts in how many seconds that many queued tokens will have been
+    computed (for Retry-After). clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        config: SchedulerConfig,
+        pool: BlockPool,
+        *,
+        max_model_len: int,
+        max_held: int | None = None,
+        counters: Counters | None = None,
+        drain_s: Callable[[int], float] = lambda _tokens: 1.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.config, self.pool = config, pool
+        self.window = min(max_model_len, pool.n_blocks * pool.block_size)
+        # Every running request gets a token in every step, so there can be no more of them than the budget has tokens.
+        self.max_running = min(config.max_rows, config.token_budget)
+        self.max_held = 4 * config.max_rows if max_held is None else max_held
+        self._prefill_cap = config.prefill_cap or config.token_budget
+        self.counters = counters or Counters()
+        self._drain_s, self._clock = drain_s, clock
+        self._live: dict[str, Request] = {}
+        self._running: list[Request] = []
+        self._queue: list[
+            tuple[tuple[int, int], int, Request]
+        ] = []  # a heap; entries of requests that left are skipped
+        self._waiting: dict[str, Request] = {}
+        self._parked: dict[str, Request] = {}  # own blocks but do not run: held, or resumed and waiting; oldest first
+        self._deadlines: list[tuple[float, int, Request]] = []
+        self._pushes = 0  # makes heap entries distinct, so that requests are never compared
+        self._waiting_tokens = 0
+        self._arrivals = 0
+        self._step_id = 0
+        self._in_flight: tuple[StepPlan, tuple[Request, ...]] | None = None
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step could compute something."""
+        return bool(self._running or self._waiting)
+
+    @property
+    def n_running(self) -> int:
+        """Requests that the next step computes."""
+        return len(self._running)
+
+    @property
+    def n_waiting(self) -> int:
+        """Requests that were accepted and are not admitted yet, or were preempted."""
+        return len(self._waiting)
+
+    @property
+    def n_held(self) -> int:
+        """Prepared requests that nobody has submitted or released yet."""
+        return sum(request.status is RequestStatus.HELD for request in self._live.values())
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens that waiting requests have still to compute, by the count at their arrival."""
+        return self._waiting_tokens
+
+    def requests(self) -> Iterator[Request]:
+        """Every live request."""
+        return iter(self._live.values())
+
+    def add(self, request: Request) -> None:
+        """Queue a new request. Raises RequestRefused: `too_long` if it can never fit, `overloaded` if the queue is
+        full.
+        """
+        if request.id in self._live:
+            raise RequestRefused("duplicate_id", f"request id {request.id!r} is in use: choose another")
+        if not request.tokens:
+            raise RequestRefused("empty_prompt", "the prompt has no tokens: send at least one")
+        if len(request.tokens) >= self.window:
+            raise RequestRefused(
+                "too_long",
+                f"the prompt has {len(request.tokens)} tokens and the window {self.window}, of which one is for the answer: "
+                "shorten the prompt",
+            )
+        tokens = self._waiting_tokens + len(request.tokens)
+        full = len(self._waiting) >= self.config.max_waiting_requests
+        if full or (self._waiting and tokens > self.config.max_waiting_tokens):
+            raise RequestRefused(
+                "overloaded",
+                f"{len(self._waiting)} requests with {self._waiting_tokens} tokens are waiting: try again later",
+                retry_after_s=self._drain_s(self._waiting_tokens),
+            )
+        request.arrival = self._arrivals
+        self._arrivals += 1
+        request.timeline.arrived_s = request.timeline.arrived_s or self._clock()
+        request.timeline.prompt_tokens = request.n_prompt
+        self._live[request.id] = request
+        self._enqueue(request)
+        self.set_deadline(request, request.deadline_s)
+
+    def set_deadline(self, request: Request, deadline_s: float | None) -> None:
+        """Let `expired` name the request once the clock passes `deadline_s`."""
+        request.deadline_s = deadline_s
+        if deadline_s is not None:
+            self._pushes += 1
+            heapq.heappush(self._deadlines, (deadline_s, self._pushes, request))
+
+    def resume(self, request: Request, *, priority: int = 0, more: Sequence[int] = ()) -> None:
+        """Let a held request generate. more: tokens that are known to follow its prompt without sampling."""
+        request.holds = request.wants_state = False
+        request.tokens.extend(more)
+        request.priority = priority
+        request.logits_kept = request.logits_kept and not more
+        self.counters.resumed += 1
+        if request.status is not RequestStatus.RUNNING:
+            self._leave_queue(request)
+            self._enqueue(request)
+        else:
+            self._running.sort(key=lambda running: running.rank)
+
+    def finish(self, request: Request) -> None:
+        """Forget the request and give its blocks back; those of an unfinished step stay untouched until its commit."""
+        if request.status is RequestStatus.FINISHED:
+            return
+        self._leave_queue(request)
+        if request.status is RequestStatus.RUNNING:
+            self._running.remove(request)
+        self._parked.pop(request.id, None)
+        del self._live[request.id]
+        request.status = RequestStatus.FINISHED
+        self._drop_blocks(request)
+
+    def expired(self) -> list[Request]:
+        """Live requests whose deadline has passed, each named once."""
+        late = []
+        now = self._clock()
+        while self._deadlines and self._deadlines[0][0] <= now:
+            deadline_s, _, request = heapq.heappop(self._deadlines)
+            if request.status is not RequestStatus.FINISHED and request.deadline_s == deadline_s:
+                late.append(request)
+        return late
+
+    def earliest_deadline(self) -> float | None:
+        """The next deadline of a live request, on the scheduler's clock."""
+        while self._deadlines and self._deadlines[0][2].status is RequestStatus.FINISHED:
+            heapq.heappop(self._deadlines)
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def schedule(self) -> StepPlan | None:
+        """The next step, or None where nothing can run. Every plan must be committed before the next one is made."""
+        if self._in_flight is not None:
+            raise RuntimeError(
+                f"step {self._in_flight[0].step_id} is not committed: commit it before the next schedule()"
+            )
+        budget = self.config.token_budget
+        granted: list[tuple[Request, int]] = []
+        preemptions = self.counters.preemptions
+        while len(granted) < len(self._running):
+            request = self._running[len(granted)]
+            # One token of the budget stays reserved for every later request, so that all of them advance.
+            n = self._grant(request, budget - (len(self._running) - len(granted) - 1))
+            if not self._grow(request, n):
+                break
+            granted.append((request, n))
+            budget -= n
+        if preemptions == self.counters.preemptions:
+            granted.extend(self._admit(budget))
+        if not granted:
+            return None
+        self._step_id += 1
+        rows = tuple(self._row(request, n) for request, n in granted if n)
+        plan = StepPlan(self._step_id, rows, tuple(request.id for request, n in granted if not n))
+        self._in_flight = (plan, tuple(request for request, n in granted if n))
+        self.pool.begin_step(plan.step_id)
+        self.counters.steps += 1
+        self.counters.rows += len(rows)
+        return plan
+
+    def commit(self, result: StepResult) -> None:
+        """Take in what a step produced. Requests that were cancelled during it are passed over."""
+        if self._in_flight is None or self._in_flight[0].step_id != result.step_id:
+            raise RuntimeError(f"step {result.step_id} is not the one in flight: commit plans in their order")
+        plan, requests = self._in_flight
+        self._in_flight = None
+        self.pool.end_step(plan.step_id)
+        for row, request in zip(plan.rows, requests, strict=True):
+            if request.status is RequestStatus.RUNNING:
+                accepted = result.accepted.get(request.id)
+                rejected = len(request.tail) - (accepted.n_tail if accepted else 0)
+                self._account(request, row.start, row.start + row.n - rejected)
+                request.computed = row.start + row.n - rejected
+                request.tail.clear()
+        for request_id, accepted in result.accepted.items():
+            live = self._live.get(request_id)
+            if live is not None and live.status is RequestStatus.RUNNING:
+                live.tokens.extend(accepted.tokens)
+                live.logits_kept = False
+        for request in requests:
+            if request.status is RequestStatus.RUNNING:
+                self._register(request)
+                if request.holds and request.computed == len(request.tokens):
+                    self._hold(request)
+
+    def check_integrity(self) -> None:
+        """Raise RuntimeError if blocks, queues and requests contradict each other."""
+        self.pool.check_integrity([request.blocks for request in self._live.values()])
+        for request in self._live.values():
+            at_end = request.computed == len(request.tokens)
+            if request.computed > len(request.tokens) or (at_end and not request.logits_kept):
+                raise RuntimeError(f"request {request.id}: {request.computed} of {len(request.tokens)} tokens computed")
+            if request.computed > len(request.blocks) * self.pool.block_size:
+                raise RuntimeError(
+                    f"request {request.id}: {len(request.blocks)} blocks cannot hold {request.computed} tokens"
+                )
+        places = len(self._running) + len(self._waiting) + self.n_held
+        if places != len(self._live) or any(request.id not in self._live for request in self._running):
+            raise RuntimeError(f"{len(self._live)} requests are live, {places} are running, waiting or held")
+
+    def _grant(self, request: Request, budget: int) -> int:
+        """How many tokens of the request go into this step; its tail goes whole or not at all."""
+        n = min(request.remaining, self._prefill_cap, budget)
+        if request.tail and (n < request.remaining or len(request.tokens) + len(request.tail) > self.window):
+            request.tail.clear()
+            n = min(request.remaining, n)
+        return n
+
+    def _grow(self, request: Request, n: int) -> bool:
+        """Give the request blocks for `n` more tokens; False if it had to be preempted itself."""
+        missing = self.pool.blocks_for(request.computed + n) - len(request.blocks)
+        while missing > self.pool.n_free:
+            if self._running[-1] is not request:
+                self._preempt(self._running[-1])
+            elif not self._release_parked(request):
+                self._preempt(request)
+                return False
+        if missing > 0:
+            request.blocks.extend(self.pool.allocate(missing))
+        return True
+
+    def _admit(self, budget: int) -> Iterator[tuple[Request, int]]:
+        """Move waiting requests to the running ones, strictly in order: one that does not fit yet is never overtaken."""
+        while budget > 0 and self._queue and len(self._running) < self.max_running:
+            request = self._queue[0][2]
+            if self._waiting.get(request.id) is not request:
+                heapq.heappop(self._queue)
+                continue
+            if not self._place(request):
+                if not self._running and self._release_parked(request):
+                    continue
+                break
+            heapq.heappop(self._queue)
+            self._leave_queue(request)
+            self._parked.pop(request.id, None)
+            request.status = RequestStatus.RUNNING
+            request.timeline.admitted_s = request.timeline.admitted_s or self._clock()
+            insort(self._running, request, key=lambda running: running.rank)
+            n = self._grant(request, budget)
+            budget -= n
+            yield request, n
+
+    def _place(self, request: Request) -> bool:
+        """Give a waiting request the blocks of all its known tokens, shared ones first; False where they are not free."""
+        pool = self.pool
+        n_hits = 0
+        if not request.blocks and pool.prefix_cache:
+            # The last token is always computed, since its logits are what the request waits for.
+            n_full = (len(request.tokens) - 1) // pool.block_size
+            extend_keys(request.keys, request.root_key, request.tokens, n_full, pool.block_size)
+            n_hits = pool.lookup(request.keys[:n_full])
+        hits = request.keys[:n_hits]
+        missing = pool.blocks_for(len(request.tokens)) - len(request.blocks) - n_hits
+        # A block for each running request stays free, or the next step would have to preempt what this one admits.
+        if missing + len(self._running) > pool.n_free - pool.n_idle(hits):
+            return False
+        if not request.blocks:
+            self._account_hits(request, n_hits)
+            request.blocks = pool.acquire(hits)
+            request.computed = n_hits * pool.block_size
+        request.blocks.extend(pool.allocate(max(missing, 0)))
+        return True
+
+    def _row(self, request: Request, n: int) -> Row:
+        end = request.computed + n
+        is_whole = n == request.remaining
+        tokens = request.tokens[request.computed : end]
+        return Row(
+            request_id=request.id,
+            start=request.computed,
+            tokens=tuple(tokens + request.tail if is_whole else tokens),
+            block_table=tuple(request.blocks[: self.pool.blocks_for(end)]),
+            n_logits=1 + len(request.tail) if is_whole else 0,
+            wants_state=request.wants_state and is_whole,
+        )
+
+    def _register(self, request: Request) -> None:
+        """Offer the blocks that are full now to the prefix cache."""
+        pool = self.pool
+        n_full = request.computed // pool.block_size
+        if not pool.prefix_cache or n_full == request.registered:
+            return
+        extend_keys(request.keys, request.root_key, request.tokens, n_full, pool.block_size)
+        for index in range(request.registered, n_full):
+            request.blocks[index] = pool.register(request.blocks[index], request.keys[index])
+        request.registered = n_full
+
+    def _hold(self, request: Request) -> None:
+        self._running.remove(request)
+        request.status, request.logits_kept = RequestStatus.HELD, True
+        self._parked[request.id] = request
+        self.counters.prepared += 1
+        while len(self._parked) > self.max_held and self._release_parked(request):
+            pass
+
+    def _release_parked(self, but: Request) -> bool:
+        """Take the blocks of the request that has been parked longest; it is recomputed when it goes on."""
+        for request in self._parked.values():
+            if request is not but:
+                del self._parked[request.id]
+                self._drop_blocks(request)
+                self.counters.holds_released += 1
+                return True
+        return False
+
+    def _preempt(self, request: Request) -> None:
+        self._running.remove(request)
+        self._drop_blocks(request)
+        request.timeline.preemptions += 1
+        self.counters.preemptions += 1
+        self._enqueue(request)
+
+    def _drop_blocks(self, request: Request) -> None:
+        self.pool.release(request.blocks)
+        request.blocks = []
+        request.tail.clear()
+        request.computed = request.registered = 0
+        request.logits_kept = False
+
+    def _enqueue(self, request: Request) -> None:
+        request.status = RequestStatus.WAITING
+        self._waiting[request.id] = request
+        request.queued_tokens = len(request.tokens) - request.computed
+        self._waiting_tokens += request.queued_tokens
+        self._pushes += 1
+        heapq.heappush(self._queue, (request.rank, self._pushes, request))
+
+    def _leave_queue(self, request: Request) -> None:
+        if self._waiting.get(request.id) is request:
+            del self._waiting[request.id]
+            self._waiting_tokens -= request.queued_tokens
+            request.queued_tokens = 0
+
+    def _account_hits(self, request: Request, n_hits: int) -> None:
+        self.counters.prefix_queries += 1
+        self.counters.prefix_hits += n_hits > 0
+        if request.furthest == 0:
+            request.furthest = n_hits * self.pool.block_size
+            request.timeline.cached_tokens = min(request.furthest, request.n_prompt)
+            self.counters.prompt_tokens_cached += request.timeline.cached_tokens
+
+    def _account(self, request: Request, start: int, end: int) -> None:
+        """Count positions start … end-1 as computed: for the first time, or again."""
+        again = max(0, min(end, request.furthest) - start)
+        new_prompt = max(0, min(end, request.n_prompt) - max(start, request.furthest))
+        request.furthest = max(request.furthest, end)
+        timeline = request.timeline
+        timeline.steps += 1
+        timeline.recomputed_tokens += again
+        timeline.computed_tokens += new_prompt
+        self.counters.tokens_recomputed += again
+        self.counters.prompt_tokens_computed += new_prompt

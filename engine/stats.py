@@ -1,0 +1,49 @@
+"""What the engine counts, per model: plain numbers, cumulative since start, so that two snapshots can be subtracted."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from engine.request import FinishReason
+
+__all__ = ["Counters"]
+
+
+@dataclass(slots=True)
+class Counters:
+    """Cumulative counts of one model. Token counts are tokens, `*_s` are seconds.
+
+    prompt_tokens_computed + prompt_tokens_cached is every prompt token once; what preemption or a released hold made
+    necessary again is in tokens_recomputed.
+    """
+
+    prompt_tokens_computed: int = 0
+    prompt_tokens_cached: int = 0
+    tokens_recomputed: int = 0
+    tokens_generated: int = 0
+    tokens_forced: int = 0
+    tokens_drafted: int = 0
+    tokens_accepted: int = 0
+    steps: int = 0
+    rows: int = 0
+    preemptions: int = 0
+    holds_released: int = 0
+    prefix_queries: int = 0
+    prefix_hits: int = 0
+    prepared: int = 0
+    resumed: int = 0
+    submitted: int = 0
+    refused: int = 0
+    compiled: int = 0
+    compile_refused: int = 0
+    compile_s: float = 0.0
+    schedule_s: float = 0.0
+    forward_s: float = 0.0
+    mask_s: float = 0.0
+    sample_s: float = 0.0
+    finished: dict[str, int] = field(default_factory=lambda: {reason.value: 0 for reason in FinishReason})
+
+    def snapshot(self) -> dict[str, Any]:
+        """The counts as a dictionary of numbers; requests that ended are under `finished_<reason>`."""
+        numbers = asdict(self)
+        finished = numbers.pop("finished")
+        return numbers | {f"finished_{reason}": count for reason, count in finished.items()}
