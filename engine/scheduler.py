@@ -104,8 +104,8 @@ class Scheduler:
         if len(request.tokens) >= self.window:
             raise RequestRefused(
                 "too_long",
-                f"the prompt has {len(request.tokens)} tokens and the window {self.window}, of which one is for the answer: "
-                "shorten the prompt",
+                f"the prompt has {len(request.tokens)} tokens and the window {self.window}, of which one is "
+                "for the answer: shorten the prompt",
             )
         tokens = self._waiting_tokens + len(request.tokens)
         full = len(self._waiting) >= self.config.max_waiting_requests
@@ -263,7 +263,7 @@ class Scheduler:
         return True
 
     def _admit(self, budget: int) -> Iterator[tuple[Request, int]]:
-        """Move waiting requests to the running ones, strictly in order: one that does not fit yet is never overtaken."""
+        """Move waiting requests to the running ones, strictly in order: one that does not fit is never overtaken."""
         while budget > 0 and self._queue and len(self._running) < self.max_running:
             request = self._queue[0][2]
             if self._waiting.get(request.id) is not request:
@@ -284,7 +284,7 @@ class Scheduler:
             yield request, n
 
     def _place(self, request: Request) -> bool:
-        """Give a waiting request the blocks of all its known tokens, shared ones first; False where they are not free."""
+        """Give a waiting request the blocks of all its tokens, shared ones first; False where they are not free."""
         pool = self.pool
         n_hits = 0
         if not request.blocks and pool.prefix_cache:

@@ -28,7 +28,7 @@ def continuation(prompt: Sequence[int], n: int) -> list[int]:
 
 
 class FakeRunner:
-    """Pages of token ids. `run` returns for each request id the prediction after each of its last n_logits positions."""
+    """Pages of token ids. `run` returns by request id the prediction after each of its last n_logits positions."""
 
     def __init__(self, n_blocks: int, block_size: int) -> None:
         self.block_size = block_size

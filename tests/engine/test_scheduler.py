@@ -28,7 +28,7 @@ class Live:
 
 
 class Driver:
-    """Plays the engine core: submits, runs steps, verifies tails, finishes, and compares every answer with the oracle."""
+    """Plays the engine core: submits, runs steps, verifies tails, finishes, compares every answer with the oracle."""
 
     def __init__(self, scheduler: Scheduler, draw: random.Random) -> None:
         self.scheduler, self.draw = scheduler, draw
@@ -86,7 +86,8 @@ class Driver:
             request = self.live[request_id].request
             computed, n_tokens, preemptions = before[request_id]
             moved = request.computed > computed or len(request.tokens) > n_tokens
-            assert moved or request.timeline.preemptions > preemptions, "a running request stood still"
+            left = request.timeline.preemptions > preemptions or request.status is RequestStatus.HELD
+            assert moved or left, "a running request stood still"
         for request_id in [key for key, live in self.live.items() if self._is_done(live)]:
             self._check(self.live[request_id])
             self.drop(request_id)
