@@ -92,8 +92,9 @@ def _unknown(members: dict[str, msgspec.Raw], strict_params: bool) -> list[str]:
 
 def _type_error(text: str) -> ApiError:
     """msgspec's ``Expected `int`, got `str` - at `$.max_tokens` `` with the path as OpenAI's `param`."""
-    message, _, path = text.partition(" - at ")
-    param = path.strip("`").removeprefix("key in ").strip("`").removeprefix("$").removeprefix(".").replace("[...]", "")
+    message, _, where = text.partition(" - at ")
+    path = re.search(r"\$\.?([^`]*)", where)
+    param = path[1].replace("[...]", "") if path else ""
     code = "missing_required_parameter" if "missing required field" in message else "invalid_type"
-    where = f" at '{param}'" if param else ""
-    return bad_request(f"Invalid request{where}: {message.replace('`', chr(39))}.", param or None, code)
+    place = f" at '{param}'" if param else ""
+    return bad_request(f"Invalid request{place}: {message.replace('`', chr(39))}.", param or None, code)

@@ -1,4 +1,4 @@
-"""The bodies that leave: a chat completion, and the chunks of a streamed one, in OpenAI's shape plus a `router` object."""
+"""The bodies that leave: a chat completion, and the chunks of a streamed one: OpenAI's shape plus `router`."""
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -89,7 +89,7 @@ class Usage(msgspec.Struct):
 
 
 class RouterOut(msgspec.Struct, kw_only=True):
-    """Which model answered, why, and what it cost. Times are milliseconds, costs USD; null is unknown or not applicable.
+    """Which model answered, why, and what it cost. Times are milliseconds, costs USD; null is not known.
 
     score is compared with threshold: above it the large model answers. propensity: probability of this choice under the
     policy. cost_if_large_usd: what the large model alone would have cost, an estimate where the small one answered.
@@ -149,8 +149,8 @@ class Delta(msgspec.Struct, kw_only=True):
     """What a chunk adds to a message."""
 
     role: str | UnsetType = UNSET
-    content: str | None | UnsetType = UNSET
-    refusal: None | UnsetType = UNSET
+    content: str | UnsetType | None = UNSET
+    refusal: UnsetType | None = UNSET
     tool_calls: list[ToolCallDelta] | UnsetType = UNSET
 
 
@@ -173,5 +173,5 @@ class ChatChunk(msgspec.Struct, kw_only=True):
     choices: list[ChunkChoice]
     system_fingerprint: str
     service_tier: str = "default"
-    usage: Usage | None | UnsetType = UNSET
+    usage: Usage | UnsetType | None = UNSET
     router: RouterOut | UnsetType = UNSET

@@ -1,0 +1,147 @@
+"""Every constraint that a request holds becomes one Constraint, or a 400 says which field is at fault."""
+
+import json
+from typing import Any
+
+import pytest
+
+from gateway.openai.constraints import Asked, read_constraint
+from gateway.openai.errors import ApiError
+from gateway.openai.reading import read_chat
+from gateway.openai.tools import tool_use
+from grammars.constraint import Choice, Grammar, JsonObject, JsonSchema, Regex, ToolCalls
+from grammars.errors import ConstraintRefused
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
+
+
+def tool(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": SCHEMA}}
+
+
+def asked(**fields: Any) -> Asked:
+    request = read_chat(json.dumps({"messages": [], **fields}).encode()).request
+    return read_constraint(request, tool_use(request), "xlam")
+
+
+def refused(**fields: Any) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        asked(**fields)
+    assert caught.value.status == 400
+    return caught.value
+
+
+def schema_format(**fields: Any) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA, **fields}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "constraint"),
+    [
+        ({}, None),
+        ({"response_format": {"type": "text"}}, None),
+        ({"response_format": {"type": "json_object"}}, JsonObject()),
+        ({"response_format": schema_format()}, JsonSchema(SCHEMA)),
+        ({"response_format": schema_format(strict=True)}, JsonSchema(SCHEMA, strict=True)),
+        ({"structured_outputs": {"json": SCHEMA}}, JsonSchema(SCHEMA)),
+        ({"structured_outputs": {"json": json.dumps(SCHEMA)}}, JsonSchema(SCHEMA)),
+        ({"structured_outputs": {"regex": "a+"}}, Regex("a+")),
+        ({"structured_outputs": {"choice": ["yes", "no"]}}, Choice(("yes", "no"))),
+        ({"structured_outputs": {"grammar": 'root ::= "a"'}}, Grammar('root ::= "a"', "ebnf")),
+        ({"structured_outputs": {"grammar": 'start: "a"'}}, Grammar('start: "a"', "lark")),
+        ({"structured_outputs": {"json_object": True}}, JsonObject()),
+        ({"guided_json": SCHEMA}, JsonSchema(SCHEMA)),
+        ({"guided_regex": "a+"}, Regex("a+")),
+        ({"guided_choice": ["x"]}, Choice(("x",))),
+        ({"guided_grammar": 'root ::= "a"'}, Grammar('root ::= "a"')),
+        ({"tools": [tool("f")], "tool_choice": "none"}, None),
+        (
+            {"tools": [tool("f")], "tool_choice": "none", "response_format": {"type": "json_object"}},
+            JsonObject(),
+        ),
+    ],
+)
+def test_each_field_becomes_its_constraint(fields: dict[str, Any], constraint: object) -> None:
+    assert asked(**fields).constraint == constraint
+
+
+@pytest.mark.parametrize(
+    ("fields", "names", "mode", "parallel"),
+    [
+        ({}, ["f", "g"], "auto", True),
+        ({"tool_choice": "required"}, ["f", "g"], "required", True),
+        ({"parallel_tool_calls": False}, ["f", "g"], "auto", False),
+        ({"tool_choice": {"type": "function", "function": {"name": "g"}}}, ["g"], "required", False),
+        (
+            {
+                "tool_choice": {
+                    "type": "allowed_tools",
+                    "allowed_tools": {
+                        "mode": "required",
+                        "tools": [{"type": "function", "function": {"name": "g"}}, {"type": "function", "name": "g"}],
+                    },
+                }
+            },
+            ["g"],
+            "required",
+            True,
+        ),
+    ],
+)
+def test_tool_choice_says_what_may_be_called(
+    fields: dict[str, Any], names: list[str], mode: str, parallel: bool
+) -> None:
+    found = asked(tools=[tool("f"), tool("g")], **fields)
+    assert isinstance(found.constraint, ToolCalls)
+    assert [t.name for t in found.constraint.tools] == names
+    assert (found.constraint.mode, found.constraint.parallel) == (mode, parallel)
+    assert len(found.tools.definitions()) == 2, "the prompt shows all tools, whatever may be called"
+
+
+def test_a_schema_beside_tools_constrains_what_is_no_call() -> None:
+    found = asked(tools=[tool("f")], response_format=schema_format())
+    assert isinstance(found.constraint, ToolCalls)
+    assert found.constraint.answer == JsonSchema(SCHEMA)
+    assert (found.schema, found.name) == (SCHEMA, "answer")
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"response_format": {"type": "json_object"}, "guided_regex": "a"}, "guided_regex"),
+        ({"structured_outputs": {"regex": "a", "choice": ["b"]}}, "structured_outputs.choice"),
+        ({"structured_outputs": {}}, "structured_outputs"),
+        ({"structured_outputs": {"choice": []}}, "structured_outputs.choice"),
+        ({"structured_outputs": {"json": "{"}}, "structured_outputs.json"),
+        ({"structured_outputs": {"json": {}, "whitespace_pattern": " *"}}, "structured_outputs.whitespace_pattern"),
+        ({"structured_outputs": {"structural_tag": "{}"}}, "structured_outputs.structural_tag"),
+        ({"response_format": {"type": "grammar"}}, "response_format.type"),
+        ({"response_format": {"type": "json_object", "schema": SCHEMA}}, "response_format"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format.json_schema.schema"),
+        ({"response_format": schema_format(name="a b")}, "response_format.json_schema.name"),
+        ({"tools": [tool("f")], "structured_outputs": {"regex": "a"}}, "structured_outputs.regex"),
+        ({"tools": [tool("f"), tool("f")]}, "tools"),
+        ({"tools": [tool("f g")]}, "tools[0].function.name"),
+        ({"tools": [{"type": "custom"}]}, "tools[0].type"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function"),
+        ({"tool_choice": "auto"}, "tool_choice"),
+        ({"tools": [tool("f")], "tool_choice": "any"}, "tool_choice"),
+        ({"tools": [tool("f")], "tool_choice": {"type": "custom", "custom": {"name": "x"}}}, "tool_choice"),
+        (
+            {"tools": [tool("f")], "tool_choice": {"type": "function", "function": {"name": "h"}}},
+            "tool_choice.function.name",
+        ),
+    ],
+)
+def test_what_cannot_be_applied_is_refused_by_name(fields: dict[str, Any], param: str) -> None:
+    assert refused(**fields).detail.param == param
+
+
+def test_a_refusal_carries_keyword_pointer_and_field() -> None:
+    found = asked(response_format=schema_format())
+    detail = found.refusal(ConstraintRefused("not", "/properties/a", "write what is allowed instead")).detail
+    assert (detail.param, detail.code) == ("response_format", "constraint_refused")
+    assert (detail.keyword, detail.pointer) == ("not", "/properties/a")
+    assert "'not'" in detail.message
+    assert "/properties/a" in detail.message
