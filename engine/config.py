@@ -1,4 +1,5 @@
-"""Frozen configurations: what a checkpoint is, and how much of the machine an engine may use. Nothing changes them after start.
+"""Frozen configurations: what a checkpoint is, and how much of the machine an engine may use. Nothing changes them
+after start.
 
 This module does not import torch, so that the scheduler can be tested without it.
 """
@@ -19,8 +20,8 @@ DEFAULT_KV_BYTES = 512 * 2**20
 class CacheConfig:
     """Size of one model's paged KV cache.
 
-    block_size: tokens per page. At most one of kv_bytes (bytes over all layers) and n_blocks may be set; with neither the cache
-    gets 512 MiB, which the operating system hands out page by page as they are first written.
+    block_size: tokens per page. At most one of kv_bytes (bytes over all layers) and n_blocks may be set; with neither
+    the cache gets 512 MiB, which the operating system hands out page by page as they are first written.
     """
 
     block_size: int = 32
@@ -55,8 +56,9 @@ class CacheConfig:
 class SchedulerConfig:
     """Limits of one step, and of the queue before it.
 
-    token_budget: tokens computed in one step over all rows. max_rows: requests in one step. prefill_cap: most tokens one request
-    gets in one step (None: the whole budget). max_waiting_tokens and max_waiting_requests: beyond either, admission refuses.
+    token_budget: tokens computed in one step over all rows. max_rows: requests in one step. prefill_cap: most tokens
+    one request gets in one step (None: the whole budget). max_waiting_tokens and max_waiting_requests: beyond either,
+    admission refuses.
     """
 
     token_budget: int = 512
@@ -78,9 +80,9 @@ class SchedulerConfig:
 class EngineConfig:
     """How one model is run.
 
-    path: checkpoint folder. dtype: `auto` is bfloat16 where the CPU multiplies it natively, else float32. device: `auto` is the
-    first CUDA GPU, else the CPU. max_model_len: None is the model's own. state_layers: decoder layers whose hidden states
-    `prepare` pools (None: the middle and the last one).
+    path: checkpoint folder. dtype: `auto` is bfloat16 where the CPU multiplies it natively, else float32. device:
+    `auto` is the first CUDA GPU, else the CPU. max_model_len: None is the model's own. state_layers: decoder layers
+    whose hidden states `prepare` pools (None: the middle and the last one).
     """
 
     path: Path
@@ -92,12 +94,13 @@ class EngineConfig:
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
 
     def model_len(self, model: ModelConfig) -> int:
-        """Most tokens of prompt and answer together. Raises ValueError where more is asked than the model was made for."""
+        """Most tokens of prompt and answer together. Raises ValueError where more is asked than the model was made
+        for."""
         if self.max_model_len is None:
             return model.max_position
         if not 1 <= self.max_model_len <= model.max_position:
             raise ValueError(
-                f"max_model_len is {self.max_model_len}: this model has {model.max_position} positions, use 1 to that many"
+                f"max_model_len is {self.max_model_len}: this model has {model.max_position} positions, use up to that"
             )
         return self.max_model_len
 
@@ -114,8 +117,8 @@ class EngineConfig:
 def resolve_dtype(name: DtypeName, device: str = "cpu") -> Literal["float32", "bfloat16"]:
     """The dtype that `name` means on this machine.
 
-    bfloat16 is native on a CPU with AVX512-BF16 or AMX and on every GPU that the kernels support; elsewhere it is emulated and
-    slower than float32. Raises ValueError for an unknown name.
+    bfloat16 is native on a CPU with AVX512-BF16 or AMX and on every GPU that the kernels support; elsewhere it is
+    emulated and slower than float32. Raises ValueError for an unknown name.
     """
     if name in ("float32", "bfloat16"):
         return name

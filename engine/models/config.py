@@ -1,4 +1,5 @@
-"""What a Hugging Face checkpoint folder says about its model, for the Llama, Mistral, Qwen2 and Qwen3 families, as plain data."""
+"""What a Hugging Face checkpoint folder says about its model, for the Llama, Mistral, Qwen2 and Qwen3 families, as
+plain data."""
 
 import json
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ FAMILIES: tuple[Family, ...] = ("llama", "mistral", "qwen2", "qwen3")
 
 @dataclass(frozen=True, slots=True)
 class RopeConfig:
-    """Rotary embedding. kind `linear` divides every frequency by factor; `llama3` only the low ones, smoothly (Llama 3.1)."""
+    """Rotary embedding. kind `linear` divides every frequency by factor; `llama3` only the low ones, smoothly (Llama
+    3.1)."""
 
     kind: Literal["default", "linear", "llama3"] = "default"
     theta: float = 10_000.0
@@ -166,8 +168,8 @@ def _rope(raw: dict[str, Any]) -> RopeConfig:
 
 
 def _windows(raw: dict[str, Any], family: Family, n_layers: int) -> tuple[int | None, ...]:
-    """Qwen switches the window on with `use_sliding_window`, for `layer_types` or layers from `max_window_layers` on; Mistral has
-    it in every layer, 4096 where the key is missing (transformers' MistralConfig)."""
+    """Qwen switches the window on with `use_sliding_window`, for `layer_types` or layers from `max_window_layers` on;
+    Mistral has it in every layer, 4096 where the key is missing (transformers' MistralConfig)."""
     if family == "llama":
         return (None,) * n_layers
     if family == "mistral":

@@ -1,4 +1,5 @@
-"""Tiny random checkpoints of the four families, as transformers saves them, with a small byte-level tokenizer and a chat template."""
+"""Tiny random checkpoints of the four families, as transformers saves them, with a small byte-level tokenizer and a
+chat template."""
 
 import json
 from pathlib import Path

@@ -1,0 +1,83 @@
+"""Sums of hidden states, kept with the pages, so that a prompt's pooled state never depends on how warm the cache was.
+
+    page 7   KV of tokens 64 … 95   |   sum over tokens 64 … 95 of the hidden state after each chosen layer
+
+A prefix hit skips the computation of its tokens but finds their sums in its pages.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from engine.plan import Row
+
+
+class PooledStates:
+    """Per page the float32 sums [n_state_layers, hidden] over its tokens, added in the order of the tokens.
+
+    Tokens that are computed and then rejected (a tail that did not match) are taken out again when their positions are
+    written anew; tokens beyond a request's end are never read.
+    """
+
+    def __init__(self, n_blocks: int, block_size: int, n_layers: int, hidden_size: int, device: torch.device) -> None:
+        self._block_size = block_size
+        self.sums = torch.zeros(n_blocks, n_layers, hidden_size, device=device)
+        # Page -> (offset of the first kept state, states [n, layers, hidden]) of tokens that may yet be rejected.
+        self._unsure: dict[int, tuple[int, torch.Tensor]] = {}
+
+    def add(self, rows: Sequence[Row], states: torch.Tensor, slots: torch.Tensor) -> None:
+        """Add a step's states: float32 [n, layers, hidden] in the order of rows; slots int64 [n] as in StepBatch."""
+        fresh = [page for row in rows for page in self._fresh_pages(row)]
+        if fresh:
+            self.sums[fresh] = 0.0
+        if self._unsure:
+            for page in fresh:
+                self._unsure.pop(page, None)
+            for row in rows:
+                self._take_back(row)
+        self.sums.index_add_(0, slots // self._block_size, states)
+        first = 0
+        for row in rows:
+            if row.n_logits > 1:
+                self._keep_unsure(row, states[first : first + row.n])
+            first += row.n
+
+    def pool(self, row: Row, last: torch.Tensor) -> torch.Tensor:
+        """The state of a prompt that ends with this row: float32 [layers, 2, hidden], its last token and the mean over
+        all.
+
+        last: float32 [layers, hidden], the states of the row's last token.
+        """
+        length = row.start + row.n
+        pages = list(row.block_table[: -(-length // self._block_size)])
+        return torch.stack((last, self.sums[pages].sum(0) / length), dim=1)
+
+    def copy_pages(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Copy sums with their pages: targets[i] becomes sources[i]."""
+        self.sums[list(targets)] = self.sums[list(sources)]
+        for source, target in zip(sources, targets, strict=True):
+            self._unsure.pop(target, None)
+            if source in self._unsure:
+                self._unsure[target] = self._unsure[source]
+
+    def _fresh_pages(self, row: Row) -> Sequence[int]:
+        """Pages whose first token is in this row: they begin anew."""
+        return row.block_table[-(-row.start // self._block_size) : -(-(row.start + row.n) // self._block_size)]
+
+    def _take_back(self, row: Row) -> None:
+        """Subtract what was added for this row's page at positions from row.start on: those tokens were rejected."""
+        page = row.block_table[row.start // self._block_size]
+        first, states = self._unsure.pop(page, (0, None))
+        if states is not None:
+            rejected = states[max(0, row.start % self._block_size - first) :]
+            self.sums[page] -= rejected.sum(0)
+
+    def _keep_unsure(self, row: Row, states: torch.Tensor) -> None:
+        """Remember the states of the row's tail, by page, until the next row of the request shows how much was
+        accepted."""
+        size, end = self._block_size, row.start + row.n
+        at = end - row.n_logits + 1
+        while at < end:
+            until = min(end, (at // size + 1) * size)
+            self._unsure[row.block_table[at // size]] = (at % size, states[at - row.start : until - row.start].clone())
+            at = until

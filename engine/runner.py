@@ -1,0 +1,86 @@
+"""From a StepPlan to logits: one forward pass of one model over its paged cache."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from engine.attention import KVCache, StepAttention
+from engine.config import CacheConfig, ModelConfig
+from engine.models.decoder import Decoder
+from engine.plan import StepPlan
+from engine.pooled_state import PooledStates
+from engine.step_batch import StepBatch
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerOutput:
+    """logits: float32 [sum n_logits, vocab], rows in the order of the plan. states: by request id, for rows that want
+    one, the pooled state of the prompt, float32 [n_state_layers, 2, hidden]: its last token, and the mean over its
+    tokens."""
+
+    logits: torch.Tensor
+    states: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+class ModelRunner:
+    """A model and its pages. Rows of any kind mix in one step: prompt chunks, decodes, drafts to verify."""
+
+    def __init__(
+        self, config: ModelConfig, model: Decoder, cache: CacheConfig, state_layers: tuple[int, ...] = ()
+    ) -> None:
+        """state_layers: ascending indices of the decoder layers whose outputs are pooled.
+
+        Raises ValueError where the cache cannot hold one block, or a state layer does not exist.
+        """
+        if any(not 0 <= layer < config.n_layers for layer in state_layers) or list(state_layers) != sorted(
+            set(state_layers)
+        ):
+            raise ValueError(f"state_layers is {state_layers}: use ascending layers from 0 to {config.n_layers - 1}")
+        self.config, self.model, self.state_layers = config, model, state_layers
+        self.block_size = cache.block_size
+        self.n_blocks = cache.count_blocks(
+            config.kv_bytes_per_block(cache.block_size, model.dtype.itemsize, len(state_layers))
+        )
+        self._device, self._kernels = model.device, model.kernels
+        self._cache = KVCache(config, self.n_blocks, cache.block_size, model.dtype, self._device)
+        self._states = PooledStates(
+            self.n_blocks, cache.block_size, len(state_layers), config.hidden_size, self._device
+        )
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of the cache over all layers, with the sums of the pooled states."""
+        return self._cache.n_bytes + self._states.sums.nbytes
+
+    @torch.inference_mode()
+    def run(self, plan: StepPlan) -> RunnerOutput:
+        """Compute a step: writes K and V of its tokens into their pages, returns logits where rows ask for them.
+
+        Raises ValueError for a plan whose rows do not fit their blocks.
+        """
+        if not plan.rows:
+            return RunnerOutput(torch.empty(0, self.config.vocab_size))
+        batch = StepBatch.from_plan(plan, self.block_size, self._device)
+        attend = StepAttention(self._cache, batch.ragged, batch.slots, self.config, self._kernels)
+        hidden, states = self.model.forward(batch.tokens, batch.positions, attend, self._kernels, self.state_layers)
+        pooled = self._pool(batch, states) if self.state_layers else {}
+        if not len(batch.logits_from):
+            return RunnerOutput(torch.empty(0, self.config.vocab_size), pooled)
+        return RunnerOutput(self.model.logits(hidden.index_select(0, batch.logits_from), self._kernels), pooled)
+
+    @torch.inference_mode()
+    def copy_blocks(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Copy blocks with all that the runner keeps for them: targets[i] becomes sources[i] in every layer."""
+        self._cache.copy_pages(sources, targets)
+        self._states.copy_pages(sources, targets)
+
+    def _pool(self, batch: StepBatch, states: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+        stacked = torch.stack(states, dim=1).float()  # [n, layers, hidden]
+        self._states.add(batch.rows, stacked, batch.slots)
+        pooled, end = dict[str, torch.Tensor](), 0
+        for row in batch.rows:
+            end += row.n
+            if row.wants_state:
+                pooled[row.request_id] = self._states.pool(row, stacked[end - 1])
+        return pooled

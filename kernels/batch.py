@@ -1,0 +1,40 @@
+"""Which rows lie in a flat batch, and where their keys and values are: what attention needs besides q and the pages."""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class RaggedBatch:
+    """Rows of one step, one after another in a flat batch of sum(query_lens) tokens.
+
+    Row r computes its last query_lens[r] positions out of context_lens[r], whose keys and values lie in the pages
+    block_tables[r], block_size tokens each, in order.
+    """
+
+    query_lens: tuple[int, ...]
+    context_lens: tuple[int, ...]
+    block_tables: tuple[tuple[int, ...], ...]
+    block_size: int
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens in the flat batch."""
+        return sum(self.query_lens)
+
+    def n_pages(self, row: int) -> int:
+        """Pages that hold the keys of a row; its block table may be longer."""
+        return -(-self.context_lens[row] // self.block_size)
+
+    def query_starts(self, device: torch.device) -> torch.Tensor:
+        """Where each row begins in the flat batch, and the end: int32 [rows + 1]."""
+        starts = torch.zeros(len(self.query_lens) + 1, dtype=torch.int32)
+        torch.cumsum(torch.tensor(self.query_lens, dtype=torch.int32), 0, out=starts[1:])
+        return starts.to(device)
+
+    def padded_tables(self, device: torch.device) -> torch.Tensor:
+        """The block tables, padded with page 0, which no kernel reads: int32 [rows, longest]."""
+        longest = max(map(len, self.block_tables))
+        padded = [list(table) + [0] * (longest - len(table)) for table in self.block_tables]
+        return torch.tensor(padded, dtype=torch.int32, device=device)

@@ -1,0 +1,72 @@
+"""Drives a ModelRunner by hand, without a scheduler: block tables are lists, every request says how it wants to be cut."""
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from engine.config import CacheConfig
+from engine.models.loading import load_decoder
+from engine.plan import Row, StepPlan
+from engine.runner import ModelRunner, RunnerOutput
+
+
+def build_runner(
+    folder: Path, *, block_size: int = 8, n_blocks: int = 128, state_layers: tuple[int, ...] = ()
+) -> ModelRunner:
+    """A float32 runner of the checkpoint in `folder`."""
+    decoder = load_decoder(folder, torch.float32)
+    cache = CacheConfig(block_size=block_size, n_blocks=n_blocks)
+    return ModelRunner(decoder.config, decoder, cache, state_layers)
+
+
+@dataclass
+class Sequence:
+    """One request: its tokens, the blocks that hold them, how many are computed."""
+
+    request_id: str
+    tokens: list[int]
+    blocks: list[int] = field(default_factory=list)
+    computed: int = 0
+
+
+class Driver:
+    """Blocks are handed out in a scrambled order, so that nothing can rely on neighbouring pages."""
+
+    def __init__(self, runner: ModelRunner) -> None:
+        self.runner = runner
+        shuffled = torch.randperm(runner.n_blocks, generator=torch.Generator().manual_seed(1)).tolist()
+        self._free = iter(shuffled)
+        self._steps = itertools.count()
+
+    def row(self, sequence: Sequence, n: int, n_logits: int, *, wants_state: bool = False) -> Row:
+        """The next n tokens of a sequence as a row, with the blocks it needs."""
+        end = sequence.computed + n
+        while len(sequence.blocks) * self.runner.block_size < end:
+            sequence.blocks.append(next(self._free))
+        tokens = tuple(sequence.tokens[sequence.computed : end])
+        row = Row(sequence.request_id, sequence.computed, tokens, tuple(sequence.blocks), n_logits, wants_state)
+        sequence.computed = end
+        return row
+
+    def run(self, rows: Iterable[Row]) -> RunnerOutput:
+        """One step."""
+        return self.runner.run(StepPlan(next(self._steps), tuple(rows)))
+
+    def greedy(self, prompts: list[list[int]], n_new: int, chunk: int = 1_000_000) -> list[list[int]]:
+        """Greedy tokens of all prompts, batched; prompts are computed in chunks, and start to decode as each is done."""
+        sequences = [Sequence(str(i), list(prompt)) for i, prompt in enumerate(prompts)]
+        wanted = [len(prompt) + n_new for prompt in prompts]
+        while running := [s for s, end in zip(sequences, wanted, strict=True) if len(s.tokens) < end]:
+            sampled, rows = [], []
+            for sequence in running:
+                n = min(chunk, len(sequence.tokens) - sequence.computed)
+                is_last = sequence.computed + n == len(sequence.tokens)
+                rows.append(self.row(sequence, n, int(is_last)))
+                sampled += [sequence] if is_last else []
+            logits = self.run(rows).logits
+            for sequence, token in zip(sampled, logits.argmax(-1).tolist(), strict=True):
+                sequence.tokens.append(token)
+        return [s.tokens[len(p) :] for s, p in zip(sequences, prompts, strict=True)]
