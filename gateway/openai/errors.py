@@ -12,6 +12,10 @@ from litestar.exceptions import HTTPException
 from litestar.types import ExceptionHandlersMap
 
 from engine.request import EngineDied, EngineError, RequestRefused
+from gateway.accounts.authenticator import AccountError, InvalidKey
+from gateway.drain import Draining
+from gateway.routing.catalogue import UnknownModel
+from gateway.routing.eligibility import NothingEligible
 from grammars.errors import CompileTimeout, ConstraintRefused
 
 log = logging.getLogger(__name__)
@@ -119,6 +123,16 @@ def from_exception(exc: Exception) -> ApiError:
             return exc
         case ConstraintRefused():
             return refused_constraint(exc, None)
+        case InvalidKey():
+            return ApiError(401, exc.code, _sentence(exc), headers={"www-authenticate": "Bearer"})
+        case AccountError():
+            return overloaded(exc.code, _sentence(exc), 5.0, status=503)
+        case Draining():
+            return overloaded("draining", _sentence(exc), 5.0, status=503)
+        case UnknownModel():
+            return ApiError(404, "model_not_found", str(exc), param="model")
+        case NothingEligible():
+            return bad_request(str(exc), "messages", "context_length_exceeded")
         case CompileTimeout():
             return overloaded("compile_timeout", f"Compiling the constraint took too long: {exc}", 5.0, status=503)
         case RequestRefused(code="too_long"):
@@ -132,6 +146,12 @@ def from_exception(exc: Exception) -> ApiError:
         case HTTPException():
             return _from_http(exc)
     return ApiError(500, "internal_error", "The server failed on this request; the operator's log has the cause.")
+
+
+def _sentence(exc: Exception) -> str:
+    """The message as a sentence, with a capital letter and a full stop."""
+    text = str(exc)
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '…')) else '.'}"
 
 
 _HTTP_CODES = {

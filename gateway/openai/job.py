@@ -1,0 +1,86 @@
+"""A request that was read and checked: everything that routing, generation and the records need to know of it."""
+
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from engine.request import SamplingParams
+from gateway.accounts.authenticator import Principal
+from gateway.openai.constraints import Asked
+from gateway.openai.identity import new_identifier
+from gateway.openai.reading import Reading
+from gateway.openai.sampling import max_tokens, sampling_params
+from gateway.openai.schemas import ChatRequest
+from gateway.routing.catalogue import Catalogue, ServedModel, Wanted
+from gateway.routing.eligibility import Eligibility
+from gateway.storage.identifiers import new_id
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """When a request came in and who it is: id in the records, id in the answer."""
+
+    id: uuid.UUID = field(default_factory=new_id)
+    completion_id: str = field(default_factory=lambda: new_identifier("chatcmpl-"))
+    created: int = field(default_factory=lambda: int(time.time()))
+    arrived_s: float = field(default_factory=time.perf_counter)
+
+    def elapsed_s(self) -> float:
+        """Seconds since it came in."""
+        return time.perf_counter() - self.arrived_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """prompts: the rendered prompt's token ids by model alias. salt: scopes the prefix cache to the tenant."""
+
+    arrival: Arrival
+    principal: Principal
+    reading: Reading
+    asked: Asked
+    wanted: Wanted
+    eligibility: Eligibility
+    prompts: Mapping[str, list[int]]
+    salt: str
+    deadline_s: float
+
+    @property
+    def request(self) -> ChatRequest:
+        """The request's body."""
+        return self.reading.request
+
+    @property
+    def n(self) -> int:
+        """Answers asked for."""
+        return self.request.n or 1
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Most tokens of an answer, None for as many as fit."""
+        return max_tokens(self.request)
+
+    @property
+    def priority(self) -> int:
+        """For the scheduler, which runs higher numbers first; clients follow vLLM, where lower numbers run first."""
+        return (100 if self.request.service_tier == "priority" else 0) - (self.request.priority or 0)
+
+    def remaining_s(self) -> float:
+        """Seconds until the deadline."""
+        return self.deadline_s - self.arrival.elapsed_s()
+
+    def params(self, model: ServedModel) -> list[SamplingParams]:
+        """One set per choice. With a seed, choice i samples with seed + i, so that choices differ and repeat."""
+        room = model.info.max_model_len - len(self.prompts[model.alias])
+        first = sampling_params(self.request, vocab_size=model.info.vocab_size, room=room)
+        if first.seed is None:
+            return [first] * self.n
+        return [msgspec.structs.replace(first, seed=first.seed + i) for i in range(self.n)]
+
+
+def check_sampling(job: Job, catalogue: Catalogue) -> None:
+    """Raise ApiError 400 for sampling fields that an eligible model could not obey, before anything is computed."""
+    for alias in job.eligibility.eligible:
+        job.params(catalogue[alias])

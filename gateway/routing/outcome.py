@@ -1,0 +1,109 @@
+"""What came of a request, summed over its choices: tokens, times, cost. Filled while the answer is generated."""
+
+import time
+from dataclasses import dataclass, field
+
+from engine.messages import Finished, Prepared
+from gateway.prices import PriceTable, RequestCost, Work, WorkKind
+from gateway.routing.decision import Decision
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """finished: terminal events by choice. first_token_s, finished_s: `time.perf_counter()`, None is not yet.
+
+    produced: tokens seen of choices that never finished (the client left): they were computed, so they are billed.
+    valid: False once an answer failed validation, True once one passed, None when none was checked.
+    """
+
+    decision: Decision
+    prompt_tokens: int
+    prepared: Prepared | None = None
+    backend: str | None = None
+    compile_s: float | None = None
+    route_s: float | None = None
+    finished: dict[int, Finished] = field(default_factory=dict)
+    produced: dict[int, int] = field(default_factory=dict)
+    first_token_s: float | None = None
+    finished_s: float | None = None
+    valid: bool | None = None
+    logprob_sum: float = 0.0
+    logprob_tokens: int = 0
+
+    def saw_tokens(self, index: int, n_tokens: int) -> None:
+        """Count new tokens of a choice; the first of all sets first_token_s."""
+        if self.first_token_s is None and n_tokens:
+            self.first_token_s = time.perf_counter()
+        self.produced[index] = self.produced.get(index, 0) + n_tokens
+
+    def saw_end(self, index: int, event: Finished) -> None:
+        """Note a choice's terminal event."""
+        self.finished[index] = event
+        self.finished_s = time.perf_counter()
+
+    def saw_validity(self, valid: bool) -> None:
+        """Note the verdict on one answer: a single invalid one makes the request invalid."""
+        self.valid = valid and self.valid is not False
+
+    @property
+    def completion_tokens(self) -> int:
+        """Generated tokens of all choices."""
+        open_ = sum(n for index, n in self.produced.items() if index not in self.finished)
+        return open_ + sum(len(event.token_ids) for event in self.finished.values())
+
+    @property
+    def cached_tokens(self) -> int:
+        """Prompt tokens found in the cache, by the choice that came first: the others only share its prompt."""
+        if self.continues_prefill and self.prepared is not None:
+            return self.prepared.cached_tokens
+        event = self.finished.get(0)
+        return event.timeline.cached_tokens if event is not None else 0
+
+    @property
+    def continues_prefill(self) -> bool:
+        """Whether the router's prefill became the answer's."""
+        return self.prepared is not None and self.decision.model == "small"
+
+    @property
+    def drafted_tokens(self) -> int:
+        """Tokens proposed by speculation."""
+        return sum(event.timeline.drafted_tokens for event in self.finished.values())
+
+    @property
+    def accepted_tokens(self) -> int:
+        """Proposed tokens that the target model accepted."""
+        return sum(event.timeline.accepted_tokens for event in self.finished.values())
+
+    @property
+    def finish_reason(self) -> str | None:
+        """The engine's reason for the first choice."""
+        event = self.finished.get(0)
+        return None if event is None else event.reason.value
+
+    def work(self) -> list[Work]:
+        """Everything that was computed for the request, for the price table."""
+        pieces = [
+            Work(
+                model=self.decision.model,
+                kind=WorkKind.ANSWER,
+                input_tokens=self.prompt_tokens - self.cached_tokens,
+                cached_tokens=self.cached_tokens,
+                output_tokens=self.completion_tokens,
+            )
+        ]
+        if self.prepared is not None and not self.continues_prefill:
+            pieces.append(
+                Work(
+                    model="small",
+                    kind=WorkKind.ROUTE,
+                    input_tokens=self.prepared.computed_tokens,
+                    cached_tokens=self.prepared.cached_tokens,
+                )
+            )
+        if self.drafted_tokens:
+            pieces.append(Work(model="small", kind=WorkKind.DRAFT, output_tokens=self.drafted_tokens))
+        return pieces
+
+    def cost(self, prices: PriceTable) -> RequestCost:
+        """What the request cost so far. Raises LookupError when a model has no price."""
+        return prices.request_cost(self.work())

@@ -1,0 +1,49 @@
+"""The server process: uvicorn, with a shutdown that drains first."""
+
+import logging
+from types import FrameType
+
+import uvicorn
+from litestar import Litestar
+
+from gateway.drain import Drain
+from gateway.settings import Settings
+
+
+class DrainingServer(uvicorn.Server):
+    """At the first SIGTERM or SIGINT it goes on listening, so that `/health` can say 503, until running requests are
+    done or their grace time is over; the second signal ends it at once. It then exits with code 0: it was asked to."""
+
+    def __init__(self, config: uvicorn.Config, drain: Drain) -> None:
+        super().__init__(config)
+        self._drain = drain
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """Called by the interpreter on a signal."""
+        if self._drain.begun:
+            self.should_exit = self.force_exit = True
+        self._drain.begin()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called by uvicorn ten times a second; true ends its main loop."""
+        if self._drain.is_over:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def serve(app: Litestar, drain: Drain, settings: Settings) -> None:
+    """Serve until a signal comes. Raises SystemExit when the address is taken or the application does not start."""
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        log_level=settings.log_level,
+        server_header=False,
+        h11_max_incomplete_event_size=64 * 1024,
+        timeout_graceful_shutdown=1,
+    )
+    DrainingServer(config, drain).run()
