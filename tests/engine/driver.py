@@ -1,4 +1,5 @@
-"""Drives a ModelRunner by hand, without a scheduler: block tables are lists, every request says how it wants to be cut."""
+"""Drives a ModelRunner by hand, without a scheduler: block tables are lists, every request says how it wants to be
+cut."""
 
 import itertools
 from collections.abc import Iterable
@@ -56,7 +57,8 @@ class Driver:
         return self.runner.run(StepPlan(next(self._steps), tuple(rows)))
 
     def greedy(self, prompts: list[list[int]], n_new: int, chunk: int = 1_000_000) -> list[list[int]]:
-        """Greedy tokens of all prompts, batched; prompts are computed in chunks, and start to decode as each is done."""
+        """Greedy tokens of all prompts, batched; prompts are computed in chunks, and start to decode as each is
+        done."""
         sequences = [Sequence(str(i), list(prompt)) for i, prompt in enumerate(prompts)]
         wanted = [len(prompt) + n_new for prompt in prompts]
         while running := [s for s, end in zip(sequences, wanted, strict=True) if len(s.tokens) < end]:

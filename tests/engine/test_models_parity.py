@@ -81,7 +81,8 @@ def test_logits_of_every_position_equal_transformers(checkpoint: tuple[Path, Pre
 
 
 def test_logits_of_any_cut_of_a_ragged_batch_equal_transformers(checkpoint: tuple[Path, PreTrainedModel]) -> None:
-    """Chunks, verification rows of several logits and decodes side by side, over steps in which requests join and leave."""
+    """Chunks, verification rows of several logits and decodes side by side, over steps in which requests join and
+    leave."""
     folder, model = checkpoint
     driver = Driver(build_runner(folder))
     cuts = [(40,), (17, 1, 1, 5), (3, 3, 20, 1), (1, 1, 1, 1, 1), (9, 30), (30, 2, 2, 2, 1)]
