@@ -1,6 +1,7 @@
 """Fills Settings: defaults, under one TOML file, under POINTSMAN_* variables, under the command line."""
 
 import difflib
+import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -172,6 +173,12 @@ def _checked(settings: Settings, sources: Mapping[str, str]) -> Settings:
     for model in ("small", "large"):
         if model not in settings.prices.models:
             raise SettingsError(f"prices has no entry for {model}: add [prices.models.{model}] to the settings file")
+    for setting in known_settings():
+        value: Any = settings
+        for part in setting.name.split("."):
+            value = getattr(value, part)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise SettingsError(f"{setting.name} is {value}: use a finite number")
     if not settings.prices.version:
         raise SettingsError("prices.version is empty: name the table, for example by its date")
     if settings.engine.token_budget < settings.engine.max_running:

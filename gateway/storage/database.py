@@ -80,6 +80,8 @@ async def _in_our_words(timeout_s: float) -> AsyncIterator[None]:
         raise StorageUnavailable(f"the database did not answer within {timeout_s:g} s") from None
     except OSError as error:
         raise StorageUnavailable(f"the database cannot be reached: {error.strerror or error}") from error
+    except OverflowError as error:  # SQLite's driver, for a number that fits no column; asyncpg wraps its own
+        raise RowsRefused(f"the database refuses the row: {error}") from error
     except StatementError as error:
         if _blames_row(error):
             raise RowsRefused(f"the database refuses the row: {_short(error)}") from error

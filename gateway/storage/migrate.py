@@ -34,6 +34,11 @@ async def upgrade_async(url: str, revision: str = "head") -> str:
     return str(await _run(url, _upgrade, revision))
 
 
+async def downgrade_async(url: str, revision: str = "base") -> None:
+    """Undo migrations down to a revision, all by default, and with them the data. Raises StorageUnavailable."""
+    await _run(url, _downgrade, revision)
+
+
 async def current_revision(url: str) -> str | None:
     """The revision that the database has; None for an empty one. Raises StorageUnavailable."""
     found = await _run(url, _current)
@@ -78,6 +83,12 @@ def _upgrade(connection: Connection, revision: str) -> str | None:
     config.attributes["connection"] = connection
     command.upgrade(config, revision)
     return _current(connection)
+
+
+def _downgrade(connection: Connection, revision: str) -> None:
+    config = _config()
+    config.attributes["connection"] = connection
+    command.downgrade(config, revision)
 
 
 def _current(connection: Connection) -> str | None:
