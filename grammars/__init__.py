@@ -1,0 +1,33 @@
+"""Floor 2: a constraint in, token masks out. Imports no backend until one is needed."""
+
+from grammars.compiler import CompiledConstraint, GrammarCompiler
+from grammars.constraint import Choice, Constraint, Grammar, JsonObject, JsonSchema, Regex, Tool, ToolCalls
+from grammars.dialects import ArgumentsDelta, Call, CallStarted, Dialect, StreamParser, TextDelta, get_dialect
+from grammars.errors import CompileTimeout, ConstraintRefused, MatcherFailed
+from grammars.limits import Limits
+from grammars.matcher import Matcher
+
+__all__ = [
+    "ArgumentsDelta",
+    "Call",
+    "CallStarted",
+    "Choice",
+    "CompileTimeout",
+    "CompiledConstraint",
+    "Constraint",
+    "ConstraintRefused",
+    "Dialect",
+    "Grammar",
+    "GrammarCompiler",
+    "JsonObject",
+    "JsonSchema",
+    "Limits",
+    "Matcher",
+    "MatcherFailed",
+    "Regex",
+    "StreamParser",
+    "TextDelta",
+    "Tool",
+    "ToolCalls",
+    "get_dialect",
+]

@@ -15,3 +15,7 @@ class ConstraintRefused(ValueError):
 
 class CompileTimeout(TimeoutError):
     """The wall clock ran out before the compiler was done: an HTTP 503, never remembered as a verdict."""
+
+
+class MatcherFailed(RuntimeError):
+    """A backend ran out of its limits in the middle of an answer: the request ends with an error, never without its mask."""

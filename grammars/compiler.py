@@ -1,0 +1,145 @@
+"""From a constraint to matchers: plan, compile in a thread under a deadline, remember."""
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, Final
+
+import msgspec
+
+from grammars.cache import CompileCache
+from grammars.constraint import Constraint
+from grammars.errors import ConstraintRefused
+from grammars.limits import Limits
+from grammars.matcher import BackendState, Matcher
+from grammars.planner import Plan, Whitespace, plan
+from grammars.vocabulary import Vocabulary
+
+_FIXED_BYTES: Final = 65_536  # what a compiled grammar costs beside its text, roughly
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledConstraint:
+    """A constraint ready for any number of answers.
+
+    backend: which engine holds it. warnings: what the client's schema says that asserts nothing. seconds: time to compile.
+    n_bytes: an estimate of its memory.
+    """
+
+    backend: str
+    warnings: tuple[str, ...]
+    seconds: float
+    n_bytes: int
+    _vocabulary: Vocabulary
+    _start: BackendState
+
+    def matcher(self) -> Matcher:
+        """A matcher at the beginning of an answer."""
+        return Matcher(self._vocabulary, self._start.fork())
+
+
+class GrammarCompiler:
+    """Compiles constraints for one vocabulary. Thread-safe."""
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        vocab_size: int | None = None,
+        stop_token_ids: Sequence[int] | None = None,
+        *,
+        whitespace: Whitespace = "compact",
+        deadline_s: float = 5.0,
+        limits: Limits | None = None,
+        max_entries: int = 1_024,
+        max_bytes: int = 256 << 20,
+    ) -> None:
+        """tokenizer: a transformers fast tokenizer, or an object that holds one as `hf`.
+
+        vocab_size: width of a row of logits (default: the tokenizer's size); ids beyond the tokenizer are never legal.
+        stop_token_ids: what ends an answer (default: the tokenizer's end token). whitespace: of JSON, see `planner.plan`.
+        deadline_s: wall clock of one compilation. max_entries, max_bytes: bounds of the cache.
+        Raises ValueError for a tokenizer, size or stop tokens that do not fit.
+        """
+        self._vocabulary = Vocabulary(tokenizer, vocab_size, None if stop_token_ids is None else tuple(stop_token_ids))
+        self._whitespace: Whitespace = whitespace
+        self._limits, self._deadline_s = limits or Limits(), deadline_s
+        self._backends: dict[str, Any] = {}
+        self._lock = Lock()
+        self._cache: CompileCache[CompiledConstraint] = CompileCache(max_entries, max_bytes, lambda c: c.n_bytes)
+
+    @property
+    def n_words(self) -> int:
+        """int32 words in a mask row."""
+        return self._vocabulary.n_words
+
+    def compile(self, constraint: Constraint) -> CompiledConstraint:
+        """The compiled constraint, from the cache where it is known.
+
+        Raises ConstraintRefused for what no backend enforces exactly and CompileTimeout when the deadline passes; nothing else
+        on account of the constraint.
+        """
+        return self._cache.get(_key(constraint), lambda: self._compile(constraint), self._deadline_s)
+
+    def cached(self, constraint: Constraint) -> CompiledConstraint | None:
+        """The compiled constraint if the cache holds it. Raises ConstraintRefused when it remembers a refusal."""
+        return self._cache.peek(_key(constraint))
+
+    def _compile(self, constraint: Constraint) -> CompiledConstraint:
+        began = time.perf_counter()
+        try:
+            planned = plan(constraint, self._whitespace, self._limits)
+        except RecursionError as error:
+            raise ConstraintRefused("$ref", "", "nests too deep once references are followed: flatten it") from error
+        backend = self._backend(planned.backend)
+        try:
+            start = backend.compile(planned.source)
+        except ConstraintRefused as refusal:
+            raise _attributed(planned, refusal.reason) from refusal
+        size = _FIXED_BYTES + 16 * len(planned.source)
+        return CompiledConstraint(
+            planned.backend, planned.warnings, time.perf_counter() - began, size, self._vocabulary, start
+        )
+
+    def _backend(self, name: str) -> Any:
+        with self._lock:
+            if name not in self._backends:
+                self._backends[name] = _new_backend(name, self._vocabulary)
+            return self._backends[name]
+
+
+def _new_backend(name: str, vocabulary: Vocabulary) -> Any:
+    """Imported here, so that a process pays only for the engines it uses."""
+    match name:
+        case "xgrammar":
+            from grammars.xgrammar_backend import XGrammarBackend
+
+            return XGrammarBackend(vocabulary)
+        case "outlines":
+            from grammars.outlines_backend import OutlinesBackend
+
+            return OutlinesBackend(vocabulary)
+    from grammars.llguidance_backend import LLGuidanceBackend
+
+    return LLGuidanceBackend(vocabulary)
+
+
+def _key(constraint: Constraint) -> bytes:
+    """Order matters in a schema (properties are written in their order), so nothing is sorted."""
+    try:
+        return msgspec.json.encode(constraint)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConstraintRefused("schema", "", f"is not JSON ({error}): send plain JSON values") from error
+
+
+def _attributed(planned: Plan, reason: str) -> ConstraintRefused:
+    """A backend's refusal with the client's keyword and pointer, as well as they can be known."""
+    for keyword, pointer in planned.uses:
+        if len(keyword) > 2 and re.search(rf"(?<![\w$]){re.escape(keyword)}(?!\w)", reason):
+            return ConstraintRefused(keyword, pointer, f"no backend holds it exactly ({reason})")
+    for keyword in ("oneOf", "patternProperties", "allOf", "pattern", "$ref", "anyOf", "type", "enum"):
+        for used, pointer in planned.uses:
+            if used == keyword:
+                return ConstraintRefused(keyword, pointer, f"no backend holds this schema exactly ({reason})")
+    return ConstraintRefused(planned.keyword, "", f"no backend holds it ({reason})")

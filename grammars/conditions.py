@@ -1,0 +1,188 @@
+"""Keywords that combine schemas, rewritten into `anyOf` and `allOf` over the normal form; what has no exact form is refused."""
+
+from itertools import combinations as choose
+from typing import TYPE_CHECKING, Any, Final
+
+from grammars.disjointness import are_disjoint
+from grammars.negation import NotNegatable, negate
+from grammars.normal_form import Schema, conjunction, disjunction
+from grammars.pointer import child
+from grammars.unevaluated import read_unevaluated
+
+if TYPE_CHECKING:
+    from grammars.json_schema import Walk
+
+ALL: Final = frozenset({
+    "allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependencies", "dependentRequired", "dependentSchemas",
+    "propertyNames", "contains", "minContains", "maxContains", "uniqueItems", "unevaluatedProperties", "unevaluatedItems",
+})  # fmt: skip
+_MAX_BRANCHES: Final = 16
+_MAX_POSITIONS: Final = 16
+
+
+def read(walk: "Walk", node: dict[str, Any], pointer: str) -> list[Schema]:
+    """The normal form of the keywords in ALL: schemas that must all hold. Raises ConstraintRefused."""
+    parts: list[Schema] = []
+    if "allOf" in node:
+        parts.append(conjunction(_members(walk, node, "allOf", pointer)))
+    if "anyOf" in node:
+        parts.append(disjunction(_members(walk, node, "anyOf", pointer)))
+    if "oneOf" in node:
+        parts.append(_one_of(walk, _members(walk, node, "oneOf", pointer)))
+    if "not" in node:
+        parts.append(_negated(walk, walk.visit(node["not"], child(pointer, "not")), "not", pointer))
+    if "if" in node:
+        parts.append(_conditional(walk, node, pointer))
+    for keyword in ("dependentRequired", "dependentSchemas", "dependencies"):
+        if keyword in node:
+            parts += _dependent(walk, node[keyword], keyword, pointer)
+    if "propertyNames" in node:
+        parts.append(_names(walk, node, pointer))
+    if "contains" in node:
+        parts.append(_containing(walk, node, pointer))
+    if node.get("uniqueItems", False) is not False:
+        parts.append(_unique(walk, node, pointer))
+    parts += read_unevaluated(walk, node, pointer)
+    if "minProperties" in node:
+        parts.append(_at_least(walk, node, pointer))
+    return parts
+
+
+def _members(walk: "Walk", node: dict[str, Any], keyword: str, pointer: str) -> list[Schema]:
+    members = node[keyword]
+    if not isinstance(members, list) or not members:
+        walk.refuse(keyword, pointer, "must be a list of at least one schema")
+    return [walk.visit(member, child(pointer, keyword, i)) for i, member in enumerate(members)]
+
+
+def _one_of(walk: "Walk", members: list[Schema]) -> Schema:
+    """`anyOf` where the branches are proved disjoint; else each branch without those it may meet; else a proof is left to the
+    backend, which refuses what it can't prove."""
+    members = [member for member in members if member is not False]
+    meets = [
+        [j for j, other in enumerate(members) if i != j and not are_disjoint(member, other, walk.definitions)]
+        for i, member in enumerate(members)
+    ]
+    if not any(meets):
+        return disjunction(members)
+    if len(members) <= _MAX_BRANCHES:
+        try:
+            return disjunction(
+                [
+                    conjunction([member, *(negate(members[j], walk.definitions) for j in meets[i])])
+                    for i, member in enumerate(members)
+                ]
+            )
+        except NotNegatable:
+            pass
+    return {"oneOf": members}
+
+
+def _negated(walk: "Walk", schema: Schema, keyword: str, pointer: str) -> Schema:
+    try:
+        return negate(schema, walk.definitions)
+    except NotNegatable as error:
+        walk.refuse(
+            keyword, pointer, f"the opposite of `{error.keyword}` has no exact form: say what is allowed instead"
+        )
+
+
+def _conditional(walk: "Walk", node: dict[str, Any], pointer: str) -> Schema:
+    if "then" not in node and "else" not in node:
+        return True
+    condition = walk.visit(node["if"], child(pointer, "if"))
+    consequence = walk.visit(node.get("then", True), child(pointer, "then"))
+    alternative = walk.visit(node.get("else", True), child(pointer, "else"))
+    opposite = _negated(walk, condition, "if", pointer)
+    return disjunction([conjunction([condition, consequence]), conjunction([opposite, alternative])])
+
+
+def _dependent(walk: "Walk", members: Any, keyword: str, pointer: str) -> list[Schema]:
+    if not isinstance(members, dict):
+        walk.refuse(keyword, pointer, "must be an object")
+    parts: list[Schema] = []
+    for name, value in members.items():
+        consequence: Schema
+        if isinstance(value, list) and keyword != "dependentSchemas":
+            if not all(isinstance(other, str) for other in value):
+                walk.refuse(keyword, child(pointer, keyword, name), "must be a list of names")
+            consequence = {"required": list(dict.fromkeys(value))} if value else True
+        elif keyword == "dependentRequired":
+            walk.refuse(keyword, child(pointer, keyword, name), "must be a list of names")
+        else:
+            consequence = walk.visit(value, child(pointer, keyword, name))
+        if consequence is not True:
+            absent: Schema = {"properties": {name: False}}
+            parts.append(disjunction([absent, conjunction([{"required": [name]}, consequence])]))
+    return parts
+
+
+def _names(walk: "Walk", node: dict[str, Any], pointer: str) -> Schema:
+    at = child(pointer, "propertyNames")
+    names = walk.visit(node["propertyNames"], at)
+    if names is True:
+        return True
+    if names is False:
+        return {"maxProperties": 0}
+    if "enum" in names:
+        allowed = [name for name in names["enum"] if isinstance(name, str)]
+        return {"properties": dict.fromkeys(allowed, True), "additionalProperties": False}
+    low, high = names.get("minLength", 0), names.get("maxLength")
+    patterns = [names["pattern"]] if "pattern" in names else []
+    if low or high is not None:
+        patterns.append(f"[\\s\\S]{{{low},{'' if high is None else high}}}")
+    if names.keys() - {"type", "pattern", "minLength", "maxLength"} or "string" not in names.get("type", ["string"]):
+        walk.refuse("propertyNames", pointer, "only `enum`, `pattern` and lengths of names can be held exactly")
+    return conjunction([{"patternProperties": {p: True}, "additionalProperties": False} for p in patterns])
+
+
+def _containing(walk: "Walk", node: dict[str, Any], pointer: str) -> Schema:
+    low, high, most = node.get("minContains", 1), node.get("maxContains"), node.get("maxItems")
+    for keyword, value in (("minContains", low), ("maxContains", high)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+            walk.refuse(keyword, pointer, "must be a whole number of at least 0")
+    member = walk.visit(node["contains"], child(pointer, "contains"))
+    if low == 0 and high is None:
+        return True
+    if high == 0 and low == 0:
+        return {"items": _negated(walk, member, "contains", pointer)}
+    if member is True and high is None:
+        return {"minItems": low}
+    if low != 1 or high is not None or not isinstance(most, int) or most > _MAX_POSITIONS:
+        walk.refuse("contains", pointer, f"is held only with `maxItems` of at most {_MAX_POSITIONS} and no other count")
+    places: list[Schema] = [
+        {"prefixItems": [*[True] * i, member], "minItems": i + 1, "type": ["array"]} for i in range(most)
+    ]
+    others: Schema = {"type": ["null", "boolean", "number", "string", "object"]}
+    return disjunction([*places, others])
+
+
+def _unique(walk: "Walk", node: dict[str, Any], pointer: str) -> Schema:
+    if node["uniqueItems"] is not True:
+        walk.refuse("uniqueItems", pointer, "must be true or false")
+    most = node.get("maxItems")
+    if not isinstance(most, int) or most > 1:
+        walk.refuse("uniqueItems", pointer, "needs a memory of finished items: set `maxItems` to 1, or drop it")
+    return True
+
+
+def _at_least(walk: "Walk", node: dict[str, Any], pointer: str) -> Schema:
+    """`minProperties` of a closed object as the sets of optional names that satisfy it."""
+    properties, required = node.get("properties") or {}, set(node.get("required") or ())
+    missing = node["minProperties"] - len(required)
+    optional = [name for name in properties if name not in required]
+    is_closed = node.get("additionalProperties") is False and not node.get("patternProperties")
+    if missing <= 0 or (missing == 1 and not optional):
+        return True
+    alternatives: list[Schema] = []
+    for count, names in enumerate(choose(optional, missing)):
+        if count >= 256:
+            walk.refuse(
+                "minProperties", pointer, "has too many combinations of optional names: list some in `required`"
+            )
+        alternatives.append({"required": list(names), "type": ["object"]})
+    if not is_closed:
+        absent: Schema = {"properties": dict.fromkeys(optional, False), "minProperties": missing, "type": ["object"]}
+        alternatives.append(absent)
+    alternatives.append({"type": ["null", "boolean", "number", "string", "array"]})
+    return disjunction(alternatives)

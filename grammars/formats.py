@@ -1,0 +1,91 @@
+"""What each `format` means, as regular expressions that a text must match, all of them and in full.
+
+They are written to be no wider than the formats' own documents and than the validators in use: where validators disagree
+(leap seconds, a lower-case `t`, hyphen pairs in host names) the form that all of them accept is the one that is written.
+"""
+
+from typing import Final
+
+_YEAR = "(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])"
+_LEAP_YEAR = "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)"  # 0000 is no year
+_DATE = (
+    f"(?:{_YEAR}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)"
+    f"|02-(?:0[1-9]|1[0-9]|2[0-8]))|{_LEAP_YEAR}-02-29)"
+)
+_TIME = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+_DURATION_TIME = "T(?:[0-9]+H(?:[0-9]+M(?:[0-9]+S)?)?|[0-9]+M(?:[0-9]+S)?|[0-9]+S)"
+_DURATION_DATE = "(?:[0-9]+Y(?:[0-9]+M(?:[0-9]+D)?)?|[0-9]+M(?:[0-9]+D)?|[0-9]+D)"
+_DURATION = f"P(?:{_DURATION_DATE}(?:{_DURATION_TIME})?|{_DURATION_TIME}|[0-9]+W)"
+
+# A label has at most 63 characters; a pair of hyphens is left out because `--` at the third place marks an A-label.
+_LABEL = "[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*"
+_HOSTNAME = (rf"{_LABEL}(?:\.{_LABEL})*", r"[^.]{1,63}(?:\.[^.]{1,63})*", ".{1,253}")
+_ATEXT = "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_EMAIL = (
+    rf"{_ATEXT}(?:\.{_ATEXT})*@{_LABEL}(?:\.{_LABEL})+",
+    r"[^@]{1,64}@[^.]{1,63}(?:\.[^.]{1,63})*",
+    ".{1,254}",
+)
+
+_OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_IPV4 = rf"{_OCTET}(?:\.{_OCTET}){{3}}"
+_H16 = "[0-9A-Fa-f]{1,4}"
+_LS32 = f"(?:{_H16}:{_H16}|{_IPV4})"
+_IPV6 = "(?:" + "|".join([
+    f"(?:{_H16}:){{6}}{_LS32}",
+    f"::(?:{_H16}:){{5}}{_LS32}",
+    f"(?:{_H16})?::(?:{_H16}:){{4}}{_LS32}",
+    f"(?:(?:{_H16}:){{0,1}}{_H16})?::(?:{_H16}:){{3}}{_LS32}",
+    f"(?:(?:{_H16}:){{0,2}}{_H16})?::(?:{_H16}:){{2}}{_LS32}",
+    f"(?:(?:{_H16}:){{0,3}}{_H16})?::{_H16}:{_LS32}",
+    f"(?:(?:{_H16}:){{0,4}}{_H16})?::{_LS32}",
+    f"(?:(?:{_H16}:){{0,5}}{_H16})?::{_H16}",
+    f"(?:(?:{_H16}:){{0,6}}{_H16})?::",
+]) + ")"  # fmt: skip
+
+_UNRESERVED = "[A-Za-z0-9._~!$&'()*+,;=-]"  # with the sub-delimiters of RFC 3986
+_UCS = r"[A-Za-z0-9._~!$&'()*+,;=\u00A0-\uD7FF\uF900-\uFDCF\uFDF0-\uFFEF-]"  # RFC 3987, within the basic plane
+_PERCENT = "%[0-9A-Fa-f]{2}"
+
+
+def _reference(plain: str) -> tuple[str, str]:
+    """(absolute, relative) references of RFC 3986 section 4, or of RFC 3987 by a wider alphabet `plain`."""
+    pchar = f"(?:{plain}|{_PERCENT}|[:@])"
+    segments = f"(?:/{pchar}*)*"
+    host = rf"(?:\[{_IPV6}\]|(?:{plain}|{_PERCENT})*)"
+    authority = f"//(?:(?:{plain}|{_PERCENT}|:)*@)?{host}(?::[0-9]{{0,5}})?"
+    tail = rf"(?:\?(?:{pchar}|[/?])*)?(?:#(?:{pchar}|[/?])*)?"
+    absolute = f"[A-Za-z][A-Za-z0-9+.-]*:(?:{authority}{segments}|/(?:{pchar}+{segments})?|{pchar}+{segments}|){tail}"
+    no_colon = f"(?:{plain}|{_PERCENT}|@)+"
+    relative = f"(?:{authority}{segments}|/(?:{pchar}+{segments})?|{no_colon}{segments}|){tail}"
+    return absolute, relative
+
+
+_URI, _URI_RELATIVE = _reference(_UNRESERVED)
+_IRI, _IRI_RELATIVE = _reference(_UCS)
+_VARIABLE = r"(?:[A-Za-z0-9_]|%[0-9A-Fa-f]{2})+(?:\.(?:[A-Za-z0-9_]|%[0-9A-Fa-f]{2})+)*(?::[1-9][0-9]{0,3}|\*)?"
+_URI_TEMPLATE = rf"(?:[!#$&()*+,\-./0-9:;=?@A-Z\[\]_a-z~]|{_PERCENT}|\{{[+#./;?&]?{_VARIABLE}(?:,{_VARIABLE})*\}})*"
+_POINTER_STEPS = "(?:/(?:[^~/]|~[01])*)*"
+
+ENFORCED: Final[dict[str, tuple[str, ...]]] = {
+    "date": (_DATE,),
+    "time": (_TIME,),
+    "date-time": (f"{_DATE}T{_TIME}",),
+    "duration": (_DURATION,),
+    "email": _EMAIL,
+    "hostname": _HOSTNAME,
+    "ipv4": (_IPV4,),
+    "ipv6": (_IPV6,),
+    "uuid": ("[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}",),
+    "uri": (_URI,),
+    "uri-reference": (f"(?:{_URI}|{_URI_RELATIVE})",),
+    "iri": (_IRI,),
+    "iri-reference": (f"(?:{_IRI}|{_IRI_RELATIVE})",),
+    "uri-template": (_URI_TEMPLATE,),
+    "json-pointer": (_POINTER_STEPS,),
+    "relative-json-pointer": (f"(?:0|[1-9][0-9]*)(?:#|{_POINTER_STEPS})",),
+}
+"""Formats we assert: name to the expressions (ECMA-262, to be read as anchored) that a text must all match."""
+
+NOT_REGULAR: Final = frozenset({"regex", "idn-email", "idn-hostname"})
+"""Formats of the standard that no regular expression of ours holds: refused, never skipped."""

@@ -1,0 +1,53 @@
+"""Lark text as llguidance reads it: JSON schemas as rules, and what a client's own grammar may not use."""
+
+import json
+import re
+from typing import Any, Final
+
+from grammars.errors import ConstraintRefused
+from grammars.normal_form import Schema, every
+from grammars.validators import anchored
+
+_ESCAPES_WITHOUT_U: Final = 'nrbtf\\"'
+# Comments, strings, regular expressions and JSON-free words: what must be skipped to see the directives.
+_SKIPPED: Final = re.compile(
+    r'//[^\n]*|"(?:\\.|[^"\\\n])*"i?|(?<![\w/])/(?![/*])(?:\\.|\[(?:\\.|[^\]\\\n])*\]|[^/\\\n])+/[imslux]*'
+)
+_FORBIDDEN: Final = {
+    r"%json\b": "holds `%json`: send a JSON schema as such, so that it is checked",
+    r"%(?:llguidance|lark|regex|import|override|extend|declare)\b": "holds a directive other than `%ignore`: write rules",
+    r"<[^\s>]*>": "names a special token `<…>`: these never appear in an answer",
+    r"@\w": "refers to another grammar by `@`: write its rules here",
+    r"\b(?:temperature|max_tokens|stop|suffix|capture|lazy)\b\s*[=,\]]": "sets an attribute of generation: only rules are allowed",
+}
+
+
+def json_block(schema: Schema, *, separators: tuple[str, str]) -> str:
+    """A normal schema as the right side of a rule. separators: between items and after a key, as regular expressions.
+
+    llguidance lets an undeclared name be spelled with `\\uXXXX`, so `"\\u0061"` would slip past what is said of `a`. Where a node
+    has names and is open, strings are therefore written without `\\u`: control characters other than \\b \\t \\n \\f \\r are left out.
+    """
+    options: dict[str, Any] = {
+        "whitespace_flexible": False,
+        "item_separator": separators[0],
+        "key_separator": separators[1],
+    }
+    if any(map(_is_open_with_names, every(schema))):
+        options["json_allowed_escapes"] = _ESCAPES_WITHOUT_U
+    body = anchored(schema)
+    return "%json " + json.dumps({**({} if body is True else body), "x-guidance": options})
+
+
+def _is_open_with_names(schema: Schema) -> bool:
+    if isinstance(schema, bool) or schema.get("additionalProperties") is False:
+        return False
+    return bool(schema.keys() & {"properties", "patternProperties", "required"})
+
+
+def check_lark(text: str) -> None:
+    """Raise ConstraintRefused for parts of llguidance's dialect that reach beyond a grammar of text."""
+    bare = _SKIPPED.sub('""', text)
+    for pattern, reason in _FORBIDDEN.items():
+        if re.search(pattern, bare):
+            raise ConstraintRefused("grammar", "", reason)

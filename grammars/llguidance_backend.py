@@ -1,0 +1,69 @@
+"""llguidance behind the matcher: exact for JSON Schema or it refuses, and lazy, so that compiling is cheap. Also Lark and regex."""
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from grammars.errors import ConstraintRefused, MatcherFailed
+from grammars.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    import torch
+
+
+class LLGuidanceState:
+    """One llguidance matcher."""
+
+    __slots__ = ("_matcher",)
+
+    def __init__(self, matcher: Any) -> None:
+        self._matcher = matcher
+
+    def fill(self, row: "torch.Tensor") -> None:
+        """Set the bits of legal tokens. Raises MatcherFailed at llguidance's limits on lexer states and parser items."""
+        self._matcher.unsafe_compute_mask_ptr(row.data_ptr(), row.numel() * 4)
+        if self._matcher.is_error():
+            raise MatcherFailed(self._matcher.get_error().split("\n")[0])
+
+    def advance(self, token_id: int) -> bool:
+        """Take a token; an illegal one leaves the state as it is."""
+        return bool(self._matcher.try_consume_tokens([token_id]) == 1)
+
+    def rollback(self, n: int) -> None:
+        """Undo `n` tokens."""
+        self._matcher.rollback(n)
+
+    def fork(self) -> "LLGuidanceState":
+        """An independent copy."""
+        return LLGuidanceState(self._matcher.deep_copy())
+
+    @property
+    def is_accepting(self) -> bool:
+        """Whether the text so far is a whole sentence."""
+        return bool(self._matcher.is_accepting())
+
+
+class LLGuidanceBackend:
+    """Compiles Lark text, in which `%json {…}` blocks hold schemas, for one vocabulary."""
+
+    name = "llguidance"
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        """The token trie; about a second for 150,000 tokens, so it is built once."""
+        import llguidance.hf
+
+        return llguidance.hf.from_tokenizer(
+            self._vocabulary.hf, n_vocab=self._vocabulary.size, eos_token=list(self._vocabulary.stop_ids)
+        )
+
+    def compile(self, lark: str) -> LLGuidanceState:
+        """The start state. Raises ConstraintRefused with llguidance's own words, keyword `grammar`, no pointer."""
+        import llguidance
+
+        matcher = llguidance.LLMatcher(self._tokenizer, llguidance.LLMatcher.grammar_from_lark(lark), log_level=0)
+        if matcher.is_error():
+            raise ConstraintRefused("grammar", "", matcher.get_error().split("\n")[0][:300])
+        return LLGuidanceState(matcher)

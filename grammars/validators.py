@@ -1,0 +1,70 @@
+"""jsonschema-rs behind two questions: does a value satisfy a client's schema, or a normal one. Its patterns run in linear time."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from grammars.draft import Draft
+from grammars.normal_form import Schema
+
+
+def build(schema: Any, draft: Draft) -> Any:
+    """A jsonschema-rs validator of `schema` in `draft`, with formats asserted and remote references unreachable.
+
+    Raises ValueError (jsonschema_rs.ValidationError and ReferencingError are) when the validator refuses the schema.
+    """
+    import jsonschema_rs
+
+    classes = {
+        Draft.DRAFT4: jsonschema_rs.Draft4Validator,
+        Draft.DRAFT6: jsonschema_rs.Draft6Validator,
+        Draft.DRAFT7: jsonschema_rs.Draft7Validator,
+        Draft.DRAFT2019: jsonschema_rs.Draft201909Validator,
+        Draft.DRAFT2020: jsonschema_rs.Draft202012Validator,
+    }
+    return classes[draft](
+        schema,
+        validate_formats=True,
+        ignore_unknown_formats=True,
+        pattern_options=jsonschema_rs.RegexOptions(),
+        retriever=_unreachable,
+    )
+
+
+def accepts(schema: Schema, definitions: Mapping[str, Schema], value: Any) -> bool:
+    """Whether `value` satisfies a normal schema whose references lie in `definitions`.
+
+    True as well when that cannot be decided, such as under a recursion that is not rewritten yet: never a false refusal.
+    """
+    if isinstance(schema, bool):
+        return schema
+    try:
+        return bool(build(anchored({**schema, "$defs": dict(definitions)}), Draft.DRAFT2020).is_valid(value))
+    except ValueError:
+        return True
+
+
+def anchored(schema: Schema) -> Any:
+    """A normal schema for a standard validator: patterns, which match the whole text, get their anchors."""
+    if isinstance(schema, bool):
+        return schema
+    out: dict[str, Any] = dict(schema)
+    if "pattern" in schema:
+        out["pattern"] = f"^(?:{schema['pattern']})$"
+    for keyword in ("properties", "$defs"):
+        if keyword in schema:
+            out[keyword] = {name: anchored(member) for name, member in schema[keyword].items()}
+    if "patternProperties" in schema:
+        out["patternProperties"] = {
+            f"^(?:{pattern})$": anchored(member) for pattern, member in schema["patternProperties"].items()
+        }
+    for keyword in ("prefixItems", "anyOf", "oneOf", "allOf"):
+        if keyword in schema:
+            out[keyword] = [anchored(member) for member in schema[keyword]]
+    for keyword in ("additionalProperties", "items"):
+        if keyword in schema:
+            out[keyword] = anchored(schema[keyword])
+    return out
+
+
+def _unreachable(uri: str) -> Any:
+    raise ValueError(f"{uri} lies outside the schema: remote references are not followed")

@@ -1,0 +1,74 @@
+"""xgrammar behind the matcher: context-free grammars in EBNF."""
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from grammars.errors import ConstraintRefused
+from grammars.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    import torch
+
+
+class XGrammarState:
+    """One xgrammar matcher, which ends without a stop token of its own."""
+
+    __slots__ = ("_matcher",)
+
+    def __init__(self, matcher: Any) -> None:
+        self._matcher = matcher
+
+    def fill(self, row: "torch.Tensor") -> None:
+        """Set the bits of legal tokens."""
+        if self._matcher.is_terminated():
+            row.zero_()
+        # False means "everything is legal", and the row is then left alone.
+        elif not self._matcher.fill_next_token_bitmask(row.unsqueeze(0)):
+            row.fill_(-1)
+
+    def advance(self, token_id: int) -> bool:
+        """Take a token; an illegal one leaves the state as it is."""
+        return not self._matcher.is_terminated() and bool(self._matcher.accept_token(token_id))
+
+    def rollback(self, n: int) -> None:
+        """Undo `n` tokens."""
+        self._matcher.rollback(n)
+
+    def fork(self) -> "XGrammarState":
+        """An independent copy."""
+        return XGrammarState(self._matcher.fork())
+
+    @property
+    def is_accepting(self) -> bool:
+        """Whether the text so far is a whole sentence."""
+        return bool(self._matcher.is_completed())
+
+
+class XGrammarBackend:
+    """Compiles EBNF for one vocabulary."""
+
+    name = "xgrammar"
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+
+    @cached_property
+    def _compiler(self) -> Any:
+        """One thread, since on few cores more are slower; no cache of its own, since ours is bounded."""
+        import xgrammar
+
+        info = xgrammar.TokenizerInfo.from_huggingface(
+            self._vocabulary.hf, vocab_size=self._vocabulary.size, stop_token_ids=list(self._vocabulary.stop_ids)
+        )
+        return xgrammar.GrammarCompiler(info, max_threads=1, cache_enabled=False)
+
+    def compile(self, ebnf: str) -> XGrammarState:
+        """The start state. Raises ConstraintRefused with xgrammar's own words, keyword `grammar`."""
+        import xgrammar
+
+        try:
+            compiled = self._compiler.compile_grammar(xgrammar.Grammar.from_ebnf(ebnf))
+            return XGrammarState(xgrammar.GrammarMatcher(compiled))
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).strip().split("\n")[-1][:300]
+            raise ConstraintRefused("grammar", "", f"is no EBNF grammar that xgrammar reads: {reason}") from error
