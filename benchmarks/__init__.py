@@ -1,0 +1,1 @@
+"""Every figure that the README or a report quotes comes from a command here."""
