@@ -1,4 +1,4 @@
-"""What the router may know of a request besides its text and the small model's prefill: plain counts, no prompt text."""
+"""What the router may know of a request besides its text and the small model's prefill: counts, no text."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -82,7 +82,7 @@ class SchemaShape:
 
     @classmethod
     def of(cls, schema: Mapping[str, Any] | bool) -> "SchemaShape":
-        """Walk `schema` without following `$ref`, so that the walk ends; anything that is no schema counts as nothing."""
+        """Walk `schema` without following `$ref`, so that the walk ends; what is no schema counts as nothing."""
         depth = properties = enums = seen = 0
         stack: list[tuple[object, int]] = [(schema, 1)]
         while stack and seen < MAX_SCHEMA_NODES:
