@@ -32,12 +32,18 @@ class Tokenizer:
         """
         tokenizer_json = {**tokenizer_json, "truncation": None, "padding": None}  # they change what encode returns
         self._backend = tokenizers.Tokenizer.from_str(json.dumps(tokenizer_json))
-        self._continued = tokenizers.Tokenizer.from_str(json.dumps(_without_prefix_space(tokenizer_json)))
+        continued = _without_prefix_space(tokenizer_json)
+        has_prefix_space = continued != tokenizer_json
+        self._continued = tokenizers.Tokenizer.from_str(json.dumps(continued)) if has_prefix_space else self._backend
         vocabulary = self._backend.get_vocab(with_added_tokens=True)
         self._bytes = build_token_bytes(tokenizer_json, vocabulary)
         self._special_tokens, self._template = special_tokens, template
-        self._control = ControlStrings(entry["content"] for entry in tokenizer_json.get("added_tokens") or ())
-        self._control_ids = {vocabulary[text] for text in self._control.strings if text in vocabulary}
+        self._control = ControlStrings(
+            # Plain words are added to some vocabularies as vocabulary, not as control tokens.
+            entry["content"]
+            for entry in tokenizer_json.get("added_tokens") or ()
+            if entry.get("special") or not entry["content"].isalnum()
+        )
         canonical = json.dumps(tokenizer_json, sort_keys=True, separators=(",", ":"))
         self.fingerprint = hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -151,10 +157,10 @@ class Tokenizer:
 def _without_prefix_space(tokenizer_json: dict[str, Any]) -> dict[str, Any]:
     """The tokenizer for the rest of a text: SentencePiece puts a space before the first word, but not before this
     piece."""
-    changed = copy.deepcopy(tokenizer_json)
+    changed = dict(tokenizer_json)
     for kind, parts in (("pre_tokenizer", "pretokenizers"), ("normalizer", "normalizers")):
-        component = changed.get(kind) or {}
-        for inner in component.get(parts) or [component]:
+        component = changed[kind] = copy.deepcopy(changed.get(kind))
+        for inner in (component or {}).get(parts) or [component or {}]:
             if inner.get("type") == "Metaspace":
                 inner["prepend_scheme"] = "never"
             elif inner.get("type") == "ByteLevel":
