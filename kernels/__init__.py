@@ -48,6 +48,8 @@ class Kernels:
         ],
         torch.Tensor,
     ]
+    sample: Callable[[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+    accept_chain: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
     prepare_slots: Callable[[torch.Tensor, int, int], torch.Tensor]
     prepare_attention: Callable[[RaggedBatch, int, float, torch.device], AttentionStep]
 
@@ -60,6 +62,8 @@ def kernels_for(device: torch.device) -> Kernels:
             add_rms_norm=cpu.add_rms_norm,
             silu_and_mul=reference.silu_and_mul,
             rope_and_cache=cpu.rope_and_cache,
+            sample=cpu.sample,
+            accept_chain=reference.accept_chain,
             prepare_slots=cpu.write_index,
             prepare_attention=cpu.PagedAttention,
         )

@@ -11,7 +11,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from kernels.batch import RaggedBatch
-from kernels.reference import rotate
+from kernels.noise import gumbel
+from kernels.reference import rotate, unpack_mask
 
 BATCHED_QUERIES = 16
 """Rows with at most this many queries share a group; a longer chunk is work enough for a call of its own."""
@@ -66,6 +67,27 @@ def write_index(slots: torch.Tensor, n_kv_heads: int, block_size: int) -> torch.
     heads = torch.arange(2 * n_kv_heads) * block_size
     first = (slots // block_size) * (2 * n_kv_heads * block_size) + slots % block_size
     return (first[:, None] + heads).flatten()
+
+
+def sample(
+    logits: torch.Tensor,
+    words: torch.Tensor | None,
+    temperatures: torch.Tensor,
+    keep_from: torch.Tensor,
+    keys: torch.Tensor,
+) -> torch.Tensor:
+    """See reference.sample; here noise is computed only for the tokens that may be drawn, often a few out of
+    150,000."""
+    is_in = (logits >= keep_from[:, None]) & (logits > float("-inf"))
+    if words is not None:
+        is_in &= unpack_mask(words, logits.shape[-1])
+    rows, token_ids = is_in.nonzero(as_tuple=True)
+    temperature = temperatures[rows]
+    chosen = logits[rows, token_ids]
+    drawn = chosen / temperature + gumbel(keys[rows], token_ids)
+    scores = torch.full_like(logits, float("-inf"))
+    scores[rows, token_ids] = torch.where(temperature == 0.0, chosen, drawn)
+    return scores.argmax(-1)
 
 
 @dataclass(frozen=True, slots=True)

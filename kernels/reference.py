@@ -7,6 +7,7 @@ Pages of one layer are one tensor [page, 2, kv_head, token, head_dim]; index 0 o
 import torch
 
 from kernels.batch import RaggedBatch
+from kernels.noise import gumbel
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -109,3 +110,47 @@ def unpack_mask(words: torch.Tensor, n_tokens: int) -> torch.Tensor:
     bits = ((words[..., None] >> shifts) & 1).bool().flatten(-2)
     missing = n_tokens - bits.shape[-1]
     return torch.nn.functional.pad(bits, (0, missing)) if missing > 0 else bits[..., :n_tokens]
+
+
+def sample(
+    logits: torch.Tensor,
+    words: torch.Tensor | None,
+    temperatures: torch.Tensor,
+    keep_from: torch.Tensor,
+    keys: torch.Tensor,
+) -> torch.Tensor:
+    """One token per row: the largest logits / temperature + gumbel noise (noise.py) among the tokens that may be drawn.
+
+    logits: float32 [rows, n]. words: packed mask int32 [rows, ceil(n/32)], or None. temperatures: float32 [rows], 0
+    takes the largest logit as it is. keep_from: float32 [rows], smaller logits are out (the cut of top-k, top-p and
+    min-p; -inf is none). keys: int64 [rows], see noise_key. Returns int64 [rows], the lowest token id among equals.
+    """
+    n_tokens = logits.shape[-1]
+    noise = gumbel(keys[:, None], torch.arange(n_tokens, device=logits.device))
+    is_greedy = temperatures == 0.0
+    scaled = logits / torch.where(is_greedy, 1.0, temperatures)[:, None] + noise
+    scores = torch.where(is_greedy[:, None], logits, scaled)
+    is_out = logits < keep_from[:, None]
+    if words is not None:
+        is_out |= ~unpack_mask(words, n_tokens)
+    return scores.masked_fill(is_out, float("-inf")).argmax(-1)
+
+
+def accept_chain(drafted: torch.Tensor, sampled: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
+    """How many tokens of each draft are accepted: the longest beginning in which the target would have drawn the same.
+
+    A row with k drafted tokens has k + 1 positions in the flat arrays, from starts[row] to starts[row + 1]. drafted:
+    int64 [positions], the draft's tokens, the last position of a row unused; sampled: int64 [positions], what the
+    target draws after the committed tokens and after each drafted one; starts: int64 [rows + 1]. Returns int64 [rows],
+    0 to k; the request then goes on with sampled[starts[row] + accepted]. With the same noise for draft and target this
+    is exact at any temperature (Daliri, Musco and Suresh, 2024: drafter-invariant coupling).
+    """
+    accepted = torch.zeros(len(starts) - 1, dtype=torch.int64, device=drafted.device)
+    for row in range(len(starts) - 1):
+        first, last = int(starts[row]), int(starts[row + 1]) - 1
+        while first + int(accepted[row]) < last:
+            at = first + int(accepted[row])
+            if drafted[at] != sampled[at]:
+                break
+            accepted[row] += 1
+    return accepted

@@ -1,0 +1,233 @@
+"""The sampler against a plain loop over the vocabulary, against the softmax it draws from, and against its own
+batch."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.request import SamplingParams
+from engine.sampler import SamplingRow, check_token_ids, cut_off, sample
+
+VOCAB = 40
+END, STOP = 3, 5
+
+
+def pack(allowed: set[int], vocab: int = VOCAB) -> torch.Tensor:
+    words = [sum(1 << bit for bit in range(32) if 32 * w + bit in allowed) for w in range((vocab + 31) // 32)]
+    return torch.tensor([word - (1 << 32) if word >> 31 else word for word in words], dtype=torch.int32)
+
+
+def row(
+    mask: set[int] | None = None, *, seed: int = 0, position: int = 0, n_output: int = 0,
+    prompt: Sequence[int] = (), output: Sequence[int] = (), **params: Any,
+) -> SamplingRow:  # fmt: skip
+    return SamplingRow(
+        params=SamplingParams(**params),
+        seed=seed,
+        position=position,
+        n_output=n_output,
+        prompt_ids=prompt,
+        output_ids=output,
+        end_ids=(END,),
+        mask=None if mask is None else pack(mask),
+    )
+
+
+def random_logits(n: int, seed: int = 0, vocab: int = VOCAB) -> torch.Tensor:
+    return torch.randn(n, vocab, generator=torch.Generator().manual_seed(seed)) * 2
+
+
+def plain_logits(logits: list[float], r: SamplingRow, mask: set[int] | None) -> list[float]:
+    """Bias, penalties, bans and mask, token by token."""
+    p, out = r.params, list(logits)
+    for token in range(len(out)):
+        out[token] += p.logit_bias.get(token, 0.0)
+        if token in r.prompt_ids or token in r.output_ids:
+            out[token] = out[token] / p.repetition_penalty if out[token] > 0 else out[token] * p.repetition_penalty
+        count = list(r.output_ids).count(token)
+        out[token] -= count * p.frequency_penalty + (p.presence_penalty if count else 0.0)
+    banned = set[int]()
+    if r.n_output < p.min_tokens:
+        banned = {END, *p.stop_token_ids}
+    elif p.ignore_eos:
+        banned = {END}
+    allowed = set(range(len(out))) if mask is None else mask
+    allowed = allowed - banned or allowed
+    return [value if token in allowed else -math.inf for token, value in enumerate(out)]
+
+
+def plain_survivors(logits: list[float], p: SamplingParams) -> set[int]:
+    """Tokens that may be drawn: top_k, then top_p on what is left, then min_p."""
+    order = sorted((t for t in range(len(logits)) if logits[t] > -math.inf), key=lambda t: -logits[t])
+    if p.top_k:
+        order = order[: p.top_k]
+    weights = [math.exp((logits[t] - logits[order[0]]) / p.temperature) for t in order]
+    total, reached, kept = sum(weights), 0.0, list[int]()
+    for token, weight in zip(order, weights, strict=True):
+        if reached >= p.top_p * total:
+            break
+        kept.append(token)
+        reached += weight
+    return {t for t, w in zip(order, weights, strict=True) if t in kept and w >= p.min_p}
+
+
+penalties = st.fixed_dictionaries(
+    {
+        "repetition_penalty": st.sampled_from([1.0, 1.3, 0.8]),
+        "presence_penalty": st.sampled_from([0.0, 0.7, -0.5]),
+        "frequency_penalty": st.sampled_from([0.0, 0.4]),
+        "logit_bias": st.dictionaries(st.integers(0, VOCAB - 1), st.floats(-100, 100), max_size=3),
+        "min_tokens": st.integers(0, 4),
+        "ignore_eos": st.booleans(),
+        "stop_token_ids": st.sampled_from([(), (STOP,)]),
+    }
+)
+tokens = st.lists(st.integers(0, VOCAB - 1), max_size=8)
+masks = st.none() | st.sets(st.sampled_from([END, STOP, *range(0, VOCAB, 3)]), min_size=1)
+
+
+@given(penalties, tokens, tokens, masks, st.integers(0, 1000))
+def test_greedy_rows_take_the_largest_logit_after_bias_penalties_bans_and_mask(
+    params: dict[str, Any], prompt: list[int], output: list[int], mask: set[int] | None, seed: int
+) -> None:
+    r = row(mask, prompt=prompt, output=output, n_output=len(output), temperature=0.0, logprobs=3, **params)
+    logits = random_logits(1, seed)
+    expected = plain_logits(logits[0].tolist(), r, mask)
+    (result,) = sample(logits.clone(), [r])
+    assert expected[result.token_id] == pytest.approx(max(expected), abs=1e-4)
+    assert result.is_only_choice == (mask is not None and len(mask) == 1)
+    log_total = math.log(sum(math.exp(value - max(expected)) for value in expected)) + max(expected)
+    assert result.logprob is not None
+    assert result.logprob.logprob == pytest.approx(expected[result.token_id] - log_total, abs=1e-3)
+    best = sorted((value - log_total for value in expected if value > -math.inf), reverse=True)[:3]
+    assert [value for _, value in result.logprob.top] == pytest.approx(best, abs=1e-3)
+
+
+filters = st.fixed_dictionaries(
+    {
+        "temperature": st.sampled_from([0.3, 1.0, 1.7]),
+        "top_k": st.sampled_from([0, 1, 2, 7, 100]),
+        "top_p": st.sampled_from([1.0, 0.93, 0.51, 0.05]),
+        "min_p": st.sampled_from([0.0, 0.021, 0.4, 1.0]),
+    }
+)
+
+
+@given(filters, masks, st.integers(0, 1000))
+def test_the_cut_leaves_exactly_the_tokens_of_the_definition(
+    params: dict[str, Any], mask: set[int] | None, seed: int
+) -> None:
+    r = row(mask, **params)
+    adjusted = plain_logits(random_logits(1, seed)[0].tolist(), r, mask)
+    logits = torch.tensor([adjusted])
+    kept = (logits[0] >= cut_off(logits, [r.params])[0]) & (logits[0] > -math.inf)
+    assert set(kept.nonzero().flatten().tolist()) == plain_survivors(adjusted, r.params)
+    drawn = {sample(logits.clone(), [replace(r, seed=s)])[0].token_id for s in range(5)}
+    assert drawn <= plain_survivors(adjusted, r.params)
+
+
+@pytest.mark.parametrize("top_p", [0.5, 0.9, 0.9999999])
+def test_the_nucleus_of_a_large_flat_vocabulary_is_found_beyond_the_first_candidates(top_p: float) -> None:
+    logits = random_logits(1, vocab=5000) * 0.01
+    params = SamplingParams(top_p=top_p)
+    kept = int((logits[0] >= cut_off(logits, [params])[0]).sum())
+    shares = logits[0].double().softmax(-1).sort(descending=True).values.cumsum(0)
+    assert kept == min(5000, int((shares < top_p).sum()) + 1)
+
+
+def test_equal_logits_stay_or_go_together() -> None:
+    logits = torch.zeros(1, VOCAB)
+    logits[0, 10:20] = 1.0
+    for params in (SamplingParams(top_k=3), SamplingParams(top_p=0.01), SamplingParams(min_p=0.9)):
+        kept = (logits[0] >= cut_off(logits, [params])[0]).nonzero().flatten().tolist()
+        assert kept == list(range(10, 20))
+
+
+@pytest.mark.parametrize(
+    "params", [{}, {"temperature": 0.5}, {"temperature": 2.0, "top_k": 5}, {"top_p": 0.8}, {"min_p": 0.1}]
+)
+def test_draws_are_distributed_as_the_softmax_of_the_survivors(params: dict[str, Any]) -> None:
+    """Pearson's chi-square over 20,000 draws; the bound is the 99.99 % quantile for 7 degrees of freedom or fewer."""
+    vocab, n = 8, 20_000
+    logits = random_logits(1, seed=5, vocab=vocab)
+    p = SamplingParams(**params)
+    kept = plain_survivors(logits[0].tolist(), p)
+    weights = [math.exp(float(logits[0, t]) / p.temperature) if t in kept else 0.0 for t in range(vocab)]
+    rows = [SamplingRow(p, seed=i // 100, position=i % 100, n_output=0) for i in range(n)]
+    counts = [0] * vocab
+    for result in sample(logits.repeat(n, 1), rows):
+        counts[result.token_id] += 1
+    expected = [n * weight / sum(weights) for weight in weights]
+    assert all(counts[t] == 0 for t in range(vocab) if t not in kept)
+    assert sum((counts[t] - expected[t]) ** 2 / expected[t] for t in kept) < 29.9
+
+
+@given(
+    st.lists(st.tuples(filters, masks, st.integers(-(2**70), 2**70), st.booleans()), min_size=2, max_size=6), st.data()
+)
+def test_a_row_gives_the_same_result_alone_and_in_any_batch(rows: list[Any], data: st.DataObject) -> None:
+    logits = random_logits(len(rows), seed=9)
+    made = [
+        row(mask, seed=seed, position=i, n_output=1, logprobs=2, **(f | ({"temperature": 0.0} if greedy else {})))
+        for i, (f, mask, seed, greedy) in enumerate(rows)
+    ]
+    alone = [sample(logits[i : i + 1].clone(), [r])[0] for i, r in enumerate(made)]
+    order = data.draw(st.permutations(range(len(rows))))
+    batched = sample(logits[order].clone(), [made[i] for i in order])
+    assert [alone[i].token_id for i in order] == [result.token_id for result in batched]
+    assert [alone[i].is_only_choice for i in order] == [result.is_only_choice for result in batched]
+
+
+def test_seed_and_position_change_the_draw() -> None:
+    logits = torch.zeros(1, 1000)
+    draws = [
+        sample(logits.clone(), [row(seed=seed, position=at)])[0].token_id for seed in range(10) for at in range(10)
+    ]
+    assert len(set(draws)) > 80
+
+
+@given(st.sets(st.sampled_from([END, STOP])), st.booleans(), st.floats(-math.inf, math.inf))
+def test_nothing_empties_a_mask(mask: set[int], greedy: bool, bias: float) -> None:
+    mask = mask or {END}
+    r = row(
+        mask, logit_bias={END: bias, STOP: bias}, min_tokens=5, ignore_eos=True, stop_token_ids=(STOP,),
+        temperature=0.0 if greedy else 1.0, top_k=1,
+    )  # fmt: skip
+    (result,) = sample(random_logits(1), [r])
+    assert result.token_id in mask
+
+
+def test_bans_end_with_min_tokens_and_take_only_end_tokens_under_ignore_eos() -> None:
+    logits = torch.zeros(1, VOCAB)
+    logits[0, END], logits[0, STOP], logits[0, 9] = 3.0, 2.0, 1.0
+    cases = [({}, 0, END), ({"min_tokens": 2}, 1, 9), ({"min_tokens": 2}, 2, END), ({"ignore_eos": True}, 5, STOP)]
+    for params, n_output, expected in cases:
+        r = row(n_output=n_output, temperature=0.0, stop_token_ids=(STOP,), **params)
+        assert sample(logits.clone(), [r])[0].token_id == expected
+
+
+def test_a_mask_that_allows_nothing_gives_no_token_and_leaves_the_others_alone() -> None:
+    results = sample(random_logits(3), [row(set(), top_p=0.5), row({7}), row(set(), temperature=0.0)])
+    assert [result.token_id for result in results] == [-1, 7, -1]
+    assert results[1].is_only_choice
+
+
+def test_tokens_beyond_a_mask_are_not_allowed() -> None:
+    logits = torch.zeros(1, 70)
+    logits[0, 64:] = 9.0
+    r = replace(row(temperature=0.0), mask=pack({33}, vocab=64))
+    assert sample(logits, [r])[0].token_id == 33
+
+
+def test_token_ids_that_the_model_lacks_are_refused_by_name() -> None:
+    check_token_ids(SamplingParams(logit_bias={9: 1.0}, stop_token_ids=(0,)), 10)
+    with pytest.raises(ValueError, match="logit_bias names token 10"):
+        check_token_ids(SamplingParams(logit_bias={10: 1.0}), 10)
+    with pytest.raises(ValueError, match="stop_token_ids names token -1"):
+        check_token_ids(SamplingParams(stop_token_ids=(-1,)), 10)
