@@ -1,0 +1,42 @@
+"""The engine's own counters as Prometheus metrics, read when they are scraped."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from gateway.telemetry.semconv import METRIC_ENGINE_PREFIX, VLLM_NAMES
+
+EngineStats = Mapping[str, Mapping[str, Any]]
+
+
+class EngineCollector(Collector):
+    """The newest engine stats by model: names ending in `_now` are gauges, all others counters since its start."""
+
+    def __init__(self) -> None:
+        self._stats: EngineStats = {}
+
+    def update(self, stats: EngineStats) -> None:
+        """Replace the snapshot; what is not a number is left out."""
+        self._stats = stats
+
+    def collect(self) -> Iterable[Metric]:
+        """One family per number, labelled by model."""
+        families: dict[str, Metric] = {}
+        for model, numbers in self._stats.items():
+            for name, value in numbers.items():
+                if isinstance(value, int | float) and not isinstance(value, bool):
+                    family = families.setdefault(name, _family(name))
+                    family.add_metric([model], float(value))  # type: ignore[attr-defined]
+        return families.values()
+
+
+def _family(name: str) -> Metric:
+    plain = name.removesuffix("_now")
+    plain = plain.removesuffix("_s") + "_seconds" if plain.endswith("_s") else plain
+    exported = VLLM_NAMES.get(name, METRIC_ENGINE_PREFIX + plain)
+    description = f"Engine: {name.replace('_', ' ')}."
+    if name.endswith("_now"):
+        return GaugeMetricFamily(exported, description, labels=["model"])
+    return CounterMetricFamily(exported, description, labels=["model"])

@@ -1,0 +1,160 @@
+"""Metrics say what the records say, under names that dashboards know."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from engine.request import RequestTimeline
+from gateway.storage.identifiers import new_id
+from gateway.storage.records import DecisionRecord, RequestRecord, Timing
+from gateway.storage.write_behind import WriteBehindStats
+from gateway.telemetry import semconv
+from gateway.telemetry.metrics import Metrics
+
+
+def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    families = text_string_to_metric_families(metrics.render().decode())
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def total(metrics: Metrics, name: str) -> float:
+    return sum(value for (found, _), value in samples(metrics).items() if found == name)
+
+
+records = st.builds(
+    RequestRecord,
+    endpoint=st.just("/v1/chat/completions"),
+    model_requested=st.text(max_size=5),
+    model_served=st.sampled_from([None, "small", "large"]),
+    status=st.sampled_from([200, 400, 503]),
+    valid=st.none() | st.booleans(),
+    prompt_tokens=st.integers(0, 1000),
+    cached_tokens=st.integers(0, 1000),
+    completion_tokens=st.integers(0, 1000),
+    compile_s=st.none() | st.floats(0, 2),
+    timing=st.builds(Timing, ttft_s=st.none() | st.floats(0, 9), queue_s=st.none() | st.floats(0, 9)),
+    duration_s=st.floats(0, 100),
+    cost_usd=st.floats(0.5, 1),
+    cost_route_usd=st.floats(0, 0.1),
+    cost_draft_usd=st.floats(0, 0.1),
+)
+
+
+@given(st.lists(records, max_size=12))
+@settings(max_examples=20)
+def test_sums_are_those_of_the_records(rows: list[RequestRecord]) -> None:
+    metrics = Metrics()
+    for row in rows:
+        metrics.observe_request(row)
+    served = [row for row in rows if row.model_served is not None]
+    assert total(metrics, "pointsman_requests_total") == len(rows)
+    assert total(metrics, "pointsman_prompt_tokens_total") == sum(row.prompt_tokens for row in served)
+    assert total(metrics, "pointsman_generation_tokens_total") == sum(row.completion_tokens for row in served)
+    assert total(metrics, "pointsman_cost_usd_total") == pytest.approx(sum(row.cost_usd for row in served))
+    assert total(metrics, "pointsman_invalid_answers_total") == sum(row.valid is False for row in served)
+    with_first = [row for row in served if row.timing.ttft_s is not None]
+    assert total(metrics, "pointsman_time_to_first_token_seconds_count") == len(with_first)
+    assert total(metrics, "pointsman_e2e_request_latency_seconds_count") == len(served)
+
+
+def test_times_between_tokens_are_counted_one_by_one() -> None:
+    metrics = Metrics()
+    row = RequestRecord(endpoint="x", model_requested="auto", model_served="small", status=200)
+    metrics.observe_request(row, [RequestTimeline(token_times_s=[1.0, 1.0015, 1.1]), RequestTimeline()])
+    found = samples(metrics)
+    labels = (("model", "small"),)
+    assert found["pointsman_inter_token_latency_seconds_count", labels] == 2
+    assert found["pointsman_inter_token_latency_seconds_bucket", (("le", "0.002"), *labels)] == 1
+    assert found["pointsman_inter_token_latency_seconds_sum", labels] == pytest.approx(0.1)
+
+
+def test_decisions_are_counted_by_choice_and_reason() -> None:
+    metrics = Metrics()
+    for action, reason, escalated in [("small", "score", False), ("small", "score", True), ("large", "ood", False)]:
+        metrics.observe_decision(
+            DecisionRecord(
+                request_id=new_id(),
+                policy="learned",
+                eligible=["small", "large"],
+                action=action,
+                reason=reason,
+                escalated=escalated,
+                escalate_reason="invalid" if escalated else None,
+                overhead_s=0.0004,
+            )
+        )
+    found = samples(metrics)
+    assert found["pointsman_decisions_total", (("choice", "small"), ("reason", "score"))] == 2
+    assert found["pointsman_decisions_total", (("choice", "large"), ("reason", "ood"))] == 1
+    assert found["pointsman_escalations_total", (("reason", "invalid"),)] == 1
+    assert found["pointsman_router_overhead_seconds_bucket", (("le", "0.0005"),)] == 3
+
+
+def test_engine_numbers_carry_the_names_of_vllm_where_it_has_one() -> None:
+    metrics = Metrics()
+    metrics.update_engine(
+        {
+            "small": {
+                "running_now": 3,
+                "prefix_hits": 7,
+                "forward_s": 1.5,
+                "steps": 9,
+                "fingerprint": "x",
+                "ready": True,
+            },
+            "large": {"running_now": 0, "kv_usage_now": 0.25},
+        }
+    )
+    found = samples(metrics)
+    small, large = (("model", "small"),), (("model", "large"),)
+    assert found["pointsman_num_requests_running", small] == 3
+    assert found["pointsman_num_requests_running", large] == 0
+    assert found["pointsman_kv_cache_usage_perc", large] == 0.25
+    assert found["pointsman_prefix_cache_hits_total", small] == 7
+    assert found["pointsman_engine_forward_seconds_total", small] == 1.5
+    assert found["pointsman_engine_steps_total", small] == 9
+    assert not [name for name, _ in found if "fingerprint" in name or "ready" in name]
+
+
+def test_lost_rows_and_the_spool_are_visible() -> None:
+    metrics = Metrics()
+    stats = WriteBehindStats()
+    metrics.watch_writes(lambda: (stats, 4096))
+    stats.lost = 2
+    assert total(metrics, "pointsman_rows_lost_total") == 2
+    assert total(metrics, "pointsman_spool_bytes") == 4096
+
+
+def test_two_gateways_in_one_process_do_not_share_metrics() -> None:
+    first, second = Metrics(), Metrics()
+    first.observe_request(RequestRecord(endpoint="x", model_requested="auto", status=200))
+    assert total(first, "pointsman_requests_total") == 1
+    assert total(second, "pointsman_requests_total") == 0
+
+
+def test_what_a_client_wrote_is_no_label() -> None:
+    metrics = Metrics()
+    for number in range(50):
+        metrics.observe_request(
+            RequestRecord(endpoint="x", model_requested=f"model-{number}", status=404, user=f"user-{number}")
+        )
+    text = metrics.render().decode()
+    assert "model-" not in text
+    assert "user-" not in text
+
+
+def test_every_metric_has_our_prefix() -> None:
+    metrics = Metrics()
+    metrics.update_engine({"small": {"steps": 1}})
+    metrics.watch_writes(lambda: (WriteBehindStats(), 0))
+    families = list(text_string_to_metric_families(metrics.render().decode()))
+    declared = {value for name, value in vars(semconv).items() if name.startswith("METRIC_")}
+    exposed = {family.name for family in families if not family.name.endswith("_created")}
+    assert all(name.startswith("pointsman_") for name in exposed)
+    assert declared - {semconv.METRIC_ENGINE_PREFIX} <= exposed
+    assert metrics.content_type.startswith("text/plain")
