@@ -51,7 +51,8 @@ class Encoder:
             projected = self.wide.project(_states(features))
         else:
             projected = self.wide.project([_given(one.ngrams, Kind.TEXT) for one in features])
-        return np.clip(np.concatenate([plain, projected], axis=1), -FAR, FAR)
+        encoded: Floats = np.clip(np.concatenate([plain, projected], axis=1), -FAR, FAR)
+        return encoded
 
     @classmethod
     def fit(cls, features: Sequence[Features], rng: np.random.Generator) -> "Encoder":
