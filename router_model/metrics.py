@@ -44,16 +44,13 @@ def apgr(scores: Floats, labels: Floats) -> float:
 
 
 def eleven_points(scores: Floats, labels: Floats) -> tuple[Floats, Floats]:
-    """RouteLLM's grid: large shares and quality at thresholds on the deciles of the scores, [at most 11] each.
+    """RouteLLM's grid: large shares of 0, 10, … 100 % and quality there, [11] each.
 
-    A prompt goes to the large model where its score is at or above the threshold (evaluate.py of lm-sys/RouteLLM, which
-    drops equal deciles as this does); the first and the last threshold are all large and all small.
+    Their code (evaluate.py of lm-sys/RouteLLM) cuts the scores at the deciles, which is this where no scores are equal;
+    where they are, its cuts collapse, and this still breaks ties at random.
     """
-    edges = np.unique(np.quantile(scores, np.linspace(0, 1, 11)))
-    thresholds = np.concatenate([edges[:-1], [np.inf]])
-    goes = scores[:, None] >= thresholds
-    quality = np.where(goes, labels[:, 1:], labels[:, :1]).mean(axis=0)
-    return goes.mean(axis=0)[::-1], quality[::-1]
+    shares = np.linspace(0, 1, 11)
+    return shares, np.interp(shares, *share_curve(scores, labels))
 
 
 def apgr_eleven(scores: Floats, labels: Floats) -> float:

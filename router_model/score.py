@@ -5,12 +5,16 @@ import numpy as np
 from router_model.logistic import Floats
 
 
-def shrinkage(ood: Floats) -> Floats:
-    """How much of the learned gap is given up, 0 to 1:
+SPAN = 0.25
+"""From the edge of what training saw (ood 1) it takes this much more distance until nothing learned of p_large is left.
 
-    none up to the edge of what training saw (ood 1), all at twice it.
-    """
-    return np.clip(ood - 1.0, 0.0, 1.0)
+Trained on MMLU, GSM8K lies at about 1.13 with p_large wrong by 0.33: a wider span would trust it.
+"""
+
+
+def shrinkage(ood: Floats) -> Floats:
+    """How much of the learned gap is given up, 0 to 1."""
+    return np.clip((ood - 1.0) / SPAN, 0.0, 1.0)
 
 
 def routing_score(p_small: Floats, p_large: Floats, ood: Floats) -> Floats:

@@ -1,0 +1,46 @@
+"""Scores of routers that need no training or cannot be had: what a trained one is measured beside."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from router_model.encoder import Encoder
+from router_model.features import Features
+from router_model.logistic import Floats
+from router_model.outcomes import Outcome
+
+KNN_NEIGHBOURS = 100
+
+
+def random_scores(outcomes: Sequence[Outcome]) -> Floats:
+    """All tied: metrics break ties at random by expectation, so this is the mean over all random routers."""
+    return np.zeros(len(outcomes))
+
+
+def length_scores(outcomes: Sequence[Outcome]) -> Floats:
+    """The longer the prompt, the sooner to the large model."""
+    return np.array([len(outcome.text) for outcome in outcomes], np.float64)
+
+
+def oracle_scores(labels: Floats) -> Floats:
+    """The true gain of every prompt, from labels [n, 2]: what no router can beat."""
+    gains: Floats = labels[:, 1] - labels[:, 0]
+    return gains
+
+
+def knn_scores(encoder: Encoder, train: Sequence[Features], train_labels: Floats, test: Sequence[Features]) -> Floats:
+    """Mean gain among the KNN_NEIGHBOURS training prompts nearest by cosine of the encoding."""
+    known, asked = (_unit(encoder.encode_all(features)) for features in (train, test))
+    gains = train_labels[:, 1] - train_labels[:, 0]
+    k = min(KNN_NEIGHBOURS, len(known))
+    scores = np.empty(len(asked))
+    for start in range(0, len(asked), 512):  # blocks bound the memory of the similarities
+        similar = asked[start : start + 512] @ known.T
+        nearest = np.argpartition(-similar, k - 1, axis=1)[:, :k]
+        scores[start : start + 512] = gains[nearest].mean(axis=1)
+    return scores
+
+
+def _unit(encoded: Floats) -> Floats:
+    unit: Floats = encoded / np.maximum(np.linalg.norm(encoded, axis=1, keepdims=True), 1e-12)
+    return unit
