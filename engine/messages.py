@@ -9,8 +9,16 @@ from typing import Any
 
 import msgspec
 
-from engine.request import FinishReason, RequestTimeline, SamplingParams, TokenLogprob
+from engine.request import (
+    EngineError,
+    FinishReason,
+    RequestRefused,
+    RequestTimeline,
+    SamplingParams,
+    TokenLogprob,
+)
 from grammars.constraint import Constraint
+from grammars.errors import CompileTimeout, ConstraintRefused
 
 
 class Compile(msgspec.Struct, frozen=True, tag="compile"):
@@ -90,10 +98,13 @@ class ModelInfo(msgspec.Struct, frozen=True):
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """The process has loaded its models; sent once, first."""
+    """The process has loaded its models; sent once, first. shares_vocabulary: every token id means the same in all of
+    them.
+    """
 
     models: list[ModelInfo]
     load_s: float
+    shares_vocabulary: bool = True
 
 
 class Compiled(msgspec.Struct, frozen=True, tag="compiled"):
@@ -154,7 +165,9 @@ class Finished(msgspec.Struct, frozen=True, tag="finished", kw_only=True):
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed", kw_only=True):
-    """Terminal: a refusal or a fault. For a refused constraint `keyword` and `pointer` are set."""
+    """Terminal: a refusal or a fault. For a refused constraint `keyword` and `pointer` are set. is_refusal: the engine
+    turned the request away at admission (`RequestRefused`).
+    """
 
     id: str
     code: str
@@ -162,6 +175,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed", kw_only=True):
     keyword: str | None = None
     pointer: str | None = None
     retry_after_s: float | None = None
+    is_refusal: bool = False
 
 
 class Stats(msgspec.Struct, frozen=True, tag="stats_reply"):
@@ -172,3 +186,33 @@ class Stats(msgspec.Struct, frozen=True, tag="stats_reply"):
 
 
 Event = Ready | Compiled | Prepared | Delta | Finished | Failed | Stats
+
+
+def failed(id: str, error: Exception) -> Failed:
+    """The event that tells a client of `error`; `as_exception` is its inverse on the other side."""
+    match error:
+        case ConstraintRefused():
+            message, keyword, pointer = error.reason, error.keyword, error.pointer
+            return Failed(id=id, code="constraint_refused", message=message, keyword=keyword, pointer=pointer)
+        case CompileTimeout():
+            return Failed(id=id, code="compile_timeout", message=str(error))
+        case RequestRefused():
+            return Failed(
+                id=id, code=error.code, message=str(error), retry_after_s=error.retry_after_s, is_refusal=True
+            )
+        case EngineError():
+            return Failed(id=id, code=error.code, message=str(error))
+    raise error
+
+
+def as_exception(event: Failed) -> EngineError | ConstraintRefused | CompileTimeout:
+    """What a caller of the engine is to be raised for a Failed event."""
+    if event.code == "constraint_refused":
+        return ConstraintRefused(event.keyword or "schema", event.pointer or "", event.message)
+    if event.code == "compile_timeout":
+        return CompileTimeout(event.message)
+    if event.is_refusal:
+        return RequestRefused(event.code, event.message, event.retry_after_s)
+    error = EngineError(event.message)
+    error.code = event.code
+    return error

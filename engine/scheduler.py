@@ -130,18 +130,22 @@ class Scheduler:
             self._pushes += 1
             heapq.heappush(self._deadlines, (deadline_s, self._pushes, request))
 
-    def resume(self, request: Request, *, priority: int = 0, more: Sequence[int] = ()) -> None:
-        """Let a held request generate. more: tokens that are known to follow its prompt without sampling."""
+    def extend(self, request: Request, tokens: Sequence[int]) -> None:
+        """Append tokens that are known to follow without sampling, outside of a step."""
+        if tokens:
+            request.tokens.extend(tokens)
+            request.logits_kept = False
+
+    def resume(self, request: Request, *, priority: int = 0) -> None:
+        """Let a held request generate."""
         request.holds = request.wants_state = False
-        request.tokens.extend(more)
         request.priority = priority
-        request.logits_kept = request.logits_kept and not more
         self.counters.resumed += 1
-        if request.status is not RequestStatus.RUNNING:
+        if request.status is RequestStatus.RUNNING:
+            self._running.sort(key=lambda running: running.rank)
+        else:
             self._leave_queue(request)
             self._enqueue(request)
-        else:
-            self._running.sort(key=lambda running: running.rank)
 
     def finish(self, request: Request) -> None:
         """Forget the request and give its blocks back; those of an unfinished step stay untouched until its commit."""

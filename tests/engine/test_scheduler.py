@@ -61,7 +61,8 @@ class Driver:
     def resume(self, request_id: str, forced: int) -> None:
         live = self.live[request_id]
         more = continuation(live.prompt, min(forced, live.wanted - 1, self.scheduler.window - len(live.prompt) - 1))
-        self.scheduler.resume(live.request, more=more)
+        self.scheduler.extend(live.request, more)
+        self.scheduler.resume(live.request)
 
     def step(self, cancel_in_flight: bool = False) -> StepPlan | None:
         before = {r.id: (r.computed, len(r.tokens), r.timeline.preemptions) for r in self.scheduler.requests()}
