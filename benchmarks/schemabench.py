@@ -180,7 +180,9 @@ def _rows(path: Path, limit: int | None) -> list[dict[str, Any]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.schemabench", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.schemabench", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("--data", type=Path, required=True, help="rows as JSON lines, plain or gzipped")
     parser.add_argument("--tokenizer", type=Path, help="a tokenizer.json, plain or gzipped (default: the 256 bytes)")
     parser.add_argument("--end-token", help="the tokenizer's end token (default: <|im_end|> or <|endoftext|>)")

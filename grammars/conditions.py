@@ -1,12 +1,12 @@
 """Keywords that combine schemas, rewritten into `anyOf` and `allOf` over the normal form; what has no exact form is refused."""
 
-from itertools import combinations as choose
 from typing import TYPE_CHECKING, Any, Final
 
 from grammars.disjointness import are_disjoint
 from grammars.negation import NotNegatable, negate
 from grammars.normal_form import Schema, conjunction, disjunction
 from grammars.pointer import child
+from grammars.property_counts import read_property_counts
 from grammars.unevaluated import read_unevaluated
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def read(walk: "Walk", node: dict[str, Any], pointer: str) -> list[Schema]:
     if "anyOf" in node:
         parts.append(disjunction(_members(walk, node, "anyOf", pointer)))
     if "oneOf" in node:
-        parts.append(_one_of(walk, _members(walk, node, "oneOf", pointer)))
+        parts.append(_one_of(walk, _members(walk, node, "oneOf", pointer), pointer))
     if "not" in node:
         parts.append(_negated(walk, walk.visit(node["not"], child(pointer, "not")), "not", pointer))
     if "if" in node:
@@ -43,8 +43,7 @@ def read(walk: "Walk", node: dict[str, Any], pointer: str) -> list[Schema]:
     if node.get("uniqueItems", False) is not False:
         parts.append(_unique(walk, node, pointer))
     parts += read_unevaluated(walk, node, pointer)
-    if "minProperties" in node:
-        parts.append(_at_least(walk, node, pointer))
+    parts += read_property_counts(walk, node, pointer)
     return parts
 
 
@@ -55,7 +54,7 @@ def _members(walk: "Walk", node: dict[str, Any], keyword: str, pointer: str) -> 
     return [walk.visit(member, child(pointer, keyword, i)) for i, member in enumerate(members)]
 
 
-def _one_of(walk: "Walk", members: list[Schema]) -> Schema:
+def _one_of(walk: "Walk", members: list[Schema], pointer: str) -> Schema:
     """`anyOf` where the branches are proved disjoint; else each branch without those it may meet; else a proof is left to the
     backend, which refuses what it can't prove."""
     members = [member for member in members if member is not False]
@@ -75,6 +74,7 @@ def _one_of(walk: "Walk", members: list[Schema]) -> Schema:
             )
         except NotNegatable:
             pass
+    walk.doubts.append(("oneOf", pointer))
     return {"oneOf": members}
 
 
@@ -164,25 +164,3 @@ def _unique(walk: "Walk", node: dict[str, Any], pointer: str) -> Schema:
     if not isinstance(most, int) or most > 1:
         walk.refuse("uniqueItems", pointer, "needs a memory of finished items: set `maxItems` to 1, or drop it")
     return True
-
-
-def _at_least(walk: "Walk", node: dict[str, Any], pointer: str) -> Schema:
-    """`minProperties` of a closed object as the sets of optional names that satisfy it."""
-    properties, required = node.get("properties") or {}, set(node.get("required") or ())
-    missing = node["minProperties"] - len(required)
-    optional = [name for name in properties if name not in required]
-    is_closed = node.get("additionalProperties") is False and not node.get("patternProperties")
-    if missing <= 0 or (missing == 1 and not optional):
-        return True
-    alternatives: list[Schema] = []
-    for count, names in enumerate(choose(optional, missing)):
-        if count >= 256:
-            walk.refuse(
-                "minProperties", pointer, "has too many combinations of optional names: list some in `required`"
-            )
-        alternatives.append({"required": list(names), "type": ["object"]})
-    if not is_closed:
-        absent: Schema = {"properties": dict.fromkeys(optional, False), "minProperties": missing, "type": ["object"]}
-        alternatives.append(absent)
-    alternatives.append({"type": ["null", "boolean", "number", "string", "array"]})
-    return disjunction(alternatives)

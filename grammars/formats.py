@@ -17,15 +17,24 @@ _DURATION_TIME = "T(?:[0-9]+H(?:[0-9]+M(?:[0-9]+S)?)?|[0-9]+M(?:[0-9]+S)?|[0-9]+
 _DURATION_DATE = "(?:[0-9]+Y(?:[0-9]+M(?:[0-9]+D)?)?|[0-9]+M(?:[0-9]+D)?|[0-9]+D)"
 _DURATION = f"P(?:{_DURATION_DATE}(?:{_DURATION_TIME})?|{_DURATION_TIME}|[0-9]+W)"
 
-# A label has at most 63 characters; a pair of hyphens is left out because `--` at the third place marks an A-label.
-_LABEL = "[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*"
-_HOSTNAME = (rf"{_LABEL}(?:\.{_LABEL})*", r"[^.]{1,63}(?:\.[^.]{1,63})*", ".{1,253}")
-_ATEXT = "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
-_EMAIL = (
-    rf"{_ATEXT}(?:\.{_ATEXT})*@{_LABEL}(?:\.{_LABEL})+",
-    r"[^@]{1,64}@[^.]{1,63}(?:\.[^.]{1,63})*",
-    ".{1,254}",
-)
+_ALNUM = "[A-Za-z0-9]"
+_INNER = "[A-Za-z0-9-]"
+_ATEXT = "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
+
+
+def _label(most: int) -> str:
+    """A host label of at most `most` characters. Hyphens at both third and fourth place mark an A-label, and are left out."""
+    return (
+        f"(?:{_ALNUM}{_INNER}(?:{_ALNUM}{_INNER}|-{_ALNUM}){_INNER}{{0,{most - 5}}}{_ALNUM}"
+        f"|{_ALNUM}{_INNER}{{2}}{_ALNUM}|{_ALNUM}{_INNER}{_ALNUM}|{_ALNUM}{{1,2}})"
+    )
+
+
+# A name has at most 253 characters, a mail domain fewer beside its local part. Both limits are met by fewer labels of full
+# length or more labels of shorter ones: one plain expression, which needs no intersection with a length.
+_HOSTNAME = rf"(?:{_label(63)}(?:\.{_label(63)}){{0,2}}|{_label(26)}(?:\.{_label(26)}){{3,8}}|{_label(10)}(?:\.{_label(10)}){{9,20}})"
+_DOMAIN = rf"(?:{_label(63)}(?:\.{_label(63)}){{1,2}}|{_label(20)}(?:\.{_label(20)}){{3,8}})"
+_EMAIL = rf"(?:{_ATEXT}{{1,64}}|{_ATEXT}(?:\.?{_ATEXT}){{1,31}})@{_DOMAIN}"
 
 _OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _IPV4 = rf"{_OCTET}(?:\.{_OCTET}){{3}}"
@@ -72,8 +81,8 @@ ENFORCED: Final[dict[str, tuple[str, ...]]] = {
     "time": (_TIME,),
     "date-time": (f"{_DATE}T{_TIME}",),
     "duration": (_DURATION,),
-    "email": _EMAIL,
-    "hostname": _HOSTNAME,
+    "email": (_EMAIL,),
+    "hostname": (_HOSTNAME,),
     "ipv4": (_IPV4,),
     "ipv6": (_IPV6,),
     "uuid": ("[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}",),

@@ -8,7 +8,7 @@ one type of value, `conditions.py` those that combine schemas.
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
-from grammars import conditions, draft, keywords
+from grammars import conditions, draft, keywords, property_counts
 from grammars.draft import Draft
 from grammars.errors import ConstraintRefused
 from grammars.limits import Limits, check_schema
@@ -24,7 +24,7 @@ ANNOTATIONS: Final = frozenset({
 })  # fmt: skip
 """Keywords of the standard that assert nothing, and the containers of definitions."""
 
-ENFORCED: Final = frozenset({"enum", "const", *KEYWORDS}) | keywords.ALL | conditions.ALL
+ENFORCED: Final = frozenset({"enum", "const", *KEYWORDS}) | keywords.ALL | conditions.ALL | property_counts.ALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def normalise(schema: Any, *, strict: bool = False, pointer: str = "", limits: L
                 walk.refuse(keyword, at, f"multiplies out to more than {limits.combinations} alternatives: simplify it")
     if isinstance(root, dict) and definitions:
         root = {**root, "$defs": definitions}
-    return Normalised(root, tuple(dict.fromkeys(walk.warnings)), tuple(walk.uses))
+    return Normalised(root, tuple(dict.fromkeys(walk.warnings)), (*walk.doubts, *walk.uses))
 
 
 @dataclass(slots=True)
@@ -78,6 +78,7 @@ class Walk:
     definitions: dict[str, Schema] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     uses: list[tuple[str, str]] = field(default_factory=list)
+    doubts: list[tuple[str, str]] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
     references: References = field(init=False)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from grammars.json_schema import Walk
 
 _NUMBERS: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
-_COUNTS: Final = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
+_COUNTS: Final = ("minLength", "maxLength", "minItems", "maxItems")
 _ARRAYS: Final = ("items", "prefixItems", "additionalItems")
 _OBJECTS: Final = ("properties", "patternProperties", "additionalProperties", "required")
 ALL: Final = frozenset({"type", "pattern", "format", *_NUMBERS, *_COUNTS, *_ARRAYS, *_OBJECTS})
@@ -76,13 +76,17 @@ def _read_numbers(walk: "Walk", node: dict[str, Any], pointer: str, out: dict[st
 def _read_counts(walk: "Walk", node: dict[str, Any], pointer: str, out: dict[str, Any]) -> None:
     for keyword in _COUNTS:
         if keyword in node:
-            value = node[keyword]
-            if isinstance(value, bool) or not isinstance(value, int | float) or value < 0 or value != int(value):
-                walk.refuse(keyword, pointer, f"must be a whole number of at least 0, not {value!r:.40}")
-            out[keyword] = int(value)
-    for keyword in ("minLength", "minItems"):
-        if out.get(keyword) == 0:
-            del out[keyword]
+            count = read_count(walk, node, keyword, pointer)
+            if count or not keyword.startswith("min"):
+                out[keyword] = count
+
+
+def read_count(walk: "Walk", node: dict[str, Any], keyword: str, pointer: str) -> int:
+    """The whole number under `keyword`. Raises ConstraintRefused."""
+    value = node[keyword]
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0 or value != int(value):
+        walk.refuse(keyword, pointer, f"must be a whole number of at least 0, not {value!r:.40}")
+    return int(value)
 
 
 def _read_texts(walk: "Walk", node: dict[str, Any], pointer: str, out: dict[str, Any]) -> list[Schema]:
@@ -164,22 +168,3 @@ def _read_objects(walk: "Walk", node: dict[str, Any], pointer: str, out: dict[st
             walk.refuse("required", pointer, "must be a list of names")
         if required:
             out["required"] = list(dict.fromkeys(required))
-    _read_property_counts(walk, pointer, out)
-
-
-def _read_property_counts(walk: "Walk", pointer: str, out: dict[str, Any]) -> None:
-    """Drop counts that hold anyway. A name may be written twice where it is not declared, so most lower counts are refused."""
-    required = len(out.get("required", ()))
-    if out.get("minProperties", 1) <= required or out.get("minProperties") == 0:
-        out.pop("minProperties", None)
-    is_closed = out.get("additionalProperties") is False and "patternProperties" not in out
-    declared = len(out.get("properties", ()))
-    if is_closed and out.get("maxProperties", 0) >= declared:
-        out.pop("maxProperties", None)
-    is_optional = out.get("properties", {}).keys() - set(out.get("required", ()))
-    if out.get("minProperties", 0) > 1 and not is_closed:
-        walk.refuse(
-            "minProperties", pointer, "counts names that are not declared, which may repeat: list names in `required`"
-        )
-    if is_optional:
-        out.pop("minProperties", None)  # `conditions.py` writes it as the sets of names that satisfy it
