@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import random
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -55,6 +56,19 @@ class Piece:
         """The parameters whose values stand in the text."""
         return SLOT.findall(self.text)
 
+    @property
+    def names(self) -> set[str]:
+        """Every parameter that the piece depends on."""
+        return {*self.slots, *([self.param] if self.param else [])}
+
+    @property
+    def is_sentence(self) -> bool:
+        """True if the piece can only stand after the end of a sentence."""
+        return self.text.startswith(("?", ".", "!")) or self.text.rstrip().endswith(".")
+
+
+Clause = tuple[Piece, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Phrasing:
@@ -81,13 +95,37 @@ class Phrasing:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A tool (`phrasings` are requests for it) or an extraction schema (`phrasings` are texts that state its object)."""
+    """A tool (`phrasings` ask for it) or an extraction schema (`phrasings` are texts that state its object)."""
 
     name: str
     domain: str
     descriptions: dict[Split, list[str]]
     parameters: tuple[Parameter, ...]
     phrasings: dict[Split, list[Phrasing]]
+    cores: tuple[str, ...]
+    heads: dict[str, list[Clause]]
+    tails: dict[str, list[Clause]]
+
+    def compose(self, source: random.Random) -> Phrasing:
+        """A training phrasing from parts: a core, then a clause of some training phrasing for each optional parameter.
+
+        This multiplies a dozen phrasings into thousands, so that a clause is read by its words and not by its place.
+        """
+        core = source.choice(self.cores)
+        names = [p.name for p in self.parameters if p.name in self.tails]
+        source.shuffle(names)
+        head: Clause = ()
+        inner: list[Piece] = []
+        sentences: list[Piece] = []
+        for name in names:
+            if not head and name in self.heads and source.random() < 0.12:
+                head = source.choice(self.heads[name])
+                continue
+            clause = source.choice(self.tails[name])
+            (sentences if clause[0].is_sentence else inner).extend(clause)
+        stop = "." if core.endswith(".") else ""
+        body = [*head, Piece(core.removesuffix("."), optional=False), *inner]
+        return Phrasing(core, (*body, *([Piece(stop, optional=False)] if stop else []), *sentences))
 
 
 def parse(source: str) -> Phrasing:
@@ -110,6 +148,30 @@ def reserved(sources: list[str]) -> set[str]:
     """About one in six of the training phrasings, chosen by hash: the 'router' split's own."""
     ranked = sorted(sources, key=lambda s: hashlib.sha256(s.encode()).hexdigest())
     return set(ranked[: max(1, round(len(sources) / 6))]) if len(sources) >= 4 else set()
+
+
+def _clauses(phrasings: list[Phrasing]) -> tuple[dict[str, list[Clause]], dict[str, list[Clause]]]:
+    """(clauses that can open a sentence, clauses that can follow one), by the one parameter that each states."""
+    heads: dict[str, list[Clause]] = {}
+    tails: dict[str, list[Clause]] = {}
+    for phrasing in phrasings:
+        runs: list[list[Piece]] = []
+        for piece in phrasing.pieces:
+            if runs and piece.optional and runs[-1][0].optional and runs[-1][0].names == piece.names:
+                runs[-1].append(piece)
+            else:
+                runs.append([piece])
+        for index, run in enumerate(runs):
+            if not run[0].optional or len(run[0].names) != 1:
+                continue
+            name = next(iter(run[0].names))
+            if not any(c.isalpha() for c in SLOT.sub("", run[0].text)):
+                continue  # a bare value says only by its place what it is
+            if all(p.text.startswith((" ", ",", ";", "?", ".")) for p in run):
+                tails.setdefault(name, []).append(tuple(run))
+            elif index == 0 and all(p.text.endswith(" ") for p in run):
+                heads.setdefault(name, []).append(tuple(run))
+    return heads, tails
 
 
 def _parameter(data: dict[str, Any], where: str, pools: set[str]) -> Parameter:
@@ -145,28 +207,34 @@ def _check(phrasing: Phrasing, parameters: tuple[Parameter, ...], where: str) ->
             raise CatalogueError(f"{where}: {phrasing.source!r} has the boolean {parameter.name!r} in a slot.")
 
 
-def _entry(data: dict[str, Any], domain: str, pools: set[str], texts: str) -> Entry:
+def _entry(data: dict[str, Any], domain: str, pools: set[str], texts: str, chatty: list[str]) -> Entry:
     where = f"{domain}.json, {data['name']}"
     parameters = tuple(
-        _parameter(p, f"{where}.{p['name']}", pools) for p in data.get("parameters", data.get("properties"))
+        _parameter(p, f"{where}.{p['name']}", pools) for p in (data.get("parameters") or data["properties"])
     )
     about = data.get("descriptions") or {"train": [data["description"]], "held": [data["description"]]}
     sources = data[texts]
     if set(sources["train"]) & set(sources["held"]):
         raise CatalogueError(f"{where}: a phrasing stands in both train and held.")
-    kept = reserved(sources["train"])
+    kept = reserved(sources["train"]) | reserved(chatty)
+    trained = [s for s in (*sources["train"], *chatty) if s not in set(sources["held"])]
     split = {
-        "train": [parse(s) for s in sources["train"] if s not in kept],
-        "router": [parse(s) for s in sources["train"] if s in kept] or [parse(s) for s in sources["train"]],
+        "train": [parse(s) for s in trained if s not in kept],
+        "router": [parse(s) for s in trained if s in kept] or [parse(s) for s in trained],
         "held": [parse(s) for s in sources["held"]],
     }
-    for phrasings in split.values():
-        if not phrasings:
+    for some in split.values():
+        if not some:
             raise CatalogueError(f"{where}: no phrasings.")
-        for phrasing in phrasings:
+        for phrasing in some:
             _check(phrasing, parameters, where)
     descriptions: dict[Split, list[str]] = {"train": about["train"], "router": about["train"], "held": about["held"]}
-    return Entry(data["name"], domain, descriptions, parameters, split)  # type: ignore[arg-type]
+    cores = tuple(sources.get("cores", ()))
+    for core in cores:
+        if core in sources["held"] or set(SLOT.findall(core)) != {p.name for p in parameters if p.required}:
+            raise CatalogueError(f"{where}: the core {core!r} must name the required parameters and not stand in held.")
+    phrasings: dict[Split, list[Phrasing]] = {"train": split["train"], "router": split["router"], "held": split["held"]}
+    return Entry(data["name"], domain, descriptions, parameters, phrasings, cores, *_clauses(split["train"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +259,10 @@ def load(folder: Path = FOLDER) -> Catalogue:
         if path.name == "pools.json":
             continue
         data = json.loads(path.read_text(encoding="utf-8"))
-        tools += [_entry(t, data["domain"], pools, "phrasings") for t in data["tools"]]
-        schemas += [_entry(s, data["domain"], pools, "texts") for s in data["extraction"]]
+        more = folder / "chatty" / path.name
+        chatty: dict[str, list[str]] = json.loads(more.read_text(encoding="utf-8")) if more.exists() else {}
+        tools += [_entry(t, data["domain"], pools, "phrasings", chatty.get(t["name"], [])) for t in data["tools"]]
+        schemas += [_entry(s, data["domain"], pools, "texts", chatty.get(s["name"], [])) for s in data["extraction"]]
     for kind in (tools, schemas):
         names = [e.name for e in kind]
         if twice := {n for n in names if names.count(n) > 1}:

@@ -11,7 +11,7 @@ from typing import Any
 from bundled_models.catalogue import FOLDER, Parameter, Split
 
 PART = re.compile(r"\{(\w+)(?::(\d+)-(\d+)(?::(\d))?)?\}")
-WORDS = "one two three four five six seven eight nine ten eleven twelve".split()
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 SHARES: dict[Split, range] = {"train": range(7), "router": range(7, 8), "held": range(8, 10)}
 DISJOINT_FROM = 200  # a range with fewer values than this is shared by the splits: it would leave too few
 

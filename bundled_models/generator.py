@@ -1,0 +1,318 @@
+"""Draws examples from the catalogue: a prompt, the answer it asks for, and what kind of example it is."""
+
+import json
+import random
+import re
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from bundled_models import phrases, signature
+from bundled_models.catalogue import Catalogue, Entry, Parameter, Phrasing, Split, load
+from bundled_models.values import Values
+
+Kind = Literal["call", "calls", "none", "extract", "chat"]
+KINDS: tuple[Kind, ...] = ("call", "calls", "none", "extract", "chat")
+SLOT = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """How hard the examples are."""
+
+    max_tools: int = 6
+    max_calls: int = 3
+    kinds: tuple[Kind, ...] = KINDS
+
+
+STAGES = (
+    Stage(2, 1, ("call", "extract", "chat")),
+    Stage(4, 2),
+    Stage(),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One prompt and its answer. `offered` counts the tools in the prompt, `given` the values in the answer."""
+
+    kind: Kind
+    system: str | None
+    tools: tuple[dict[str, Any], ...]
+    schema: dict[str, Any] | None
+    schema_name: str | None
+    messages: tuple[dict[str, Any], ...]
+    answer: str
+    offered: int
+    given: int
+
+    @property
+    def preamble(self) -> str:
+        """The part of the prompt that the examples of a group share."""
+        return signature.preamble(self.tools, self.schema, self.system, self.schema_name)
+
+    @property
+    def turns(self) -> str:
+        """The part of the prompt after the preamble."""
+        return signature.turns(self.messages)
+
+    @property
+    def prompt(self) -> str:
+        """The whole prompt; the answer and `<|end|>` follow it."""
+        return self.preamble + self.turns
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A tool as one prompt defines it: some optional parameters left out."""
+
+    entry: Entry
+    parameters: tuple[Parameter, ...]
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+class Generator:
+    """An endless source of examples of one split; equal seeds give equal examples."""
+
+    def __init__(
+        self, seed: int, split: Split = "train", stage: Stage = STAGES[-1], catalogue: Catalogue | None = None
+    ) -> None:
+        self.random = random.Random(f"{split}{seed}")
+        self.split, self.stage = split, stage
+        self.catalogue = catalogue or load()
+        self.values = Values(self.random, split)
+        self.phrases, self.remarks = phrases.of(split), phrases.contexts(split)
+
+    # ---- sentences -------------------------------------------------------------------------------------------------
+
+    def _say(self, phrasing: Phrasing, parameters: tuple[Parameter, ...]) -> tuple[str, dict[str, Any], bool]:
+        """(sentence, its values in the order of `parameters`, whether it starts with a value)."""
+        values: dict[str, Any] = {}
+        spoken: dict[str, str] = {}
+        for parameter in parameters:
+            if parameter.name not in phrasing.names:
+                continue
+            if not parameter.required and self.random.random() < 0.5:
+                continue
+            only = phrasing.values_of(parameter.name)
+            values[parameter.name], spoken[parameter.name] = self.values.draw(parameter, only)
+        expressed: set[str] = set()
+        text, starts = "", False
+        for piece in phrasing.pieces:
+            if piece.param is not None and (
+                piece.param not in values or _word(values[piece.param]) != str(piece.value)
+            ):
+                continue
+            if any(name not in values for name in piece.slots):
+                continue
+            starts |= not text and piece.text.startswith("{")
+            text += SLOT.sub(lambda found: spoken[found[1]], piece.text)
+            expressed.update(piece.slots, [piece.param] if piece.param else [])
+        return text.strip(), {name: value for name, value in values.items() if name in expressed}, starts
+
+    def _sentence(self, offer: Offer) -> tuple[str, dict[str, Any], bool]:
+        entry = offer.entry
+        if self.split == "train" and entry.cores and self.random.random() < 0.4:
+            phrasing = entry.compose(self.random)
+        else:
+            phrasing = self.random.choice(entry.phrasings[self.split])
+        return self._say(phrasing, offer.parameters)
+
+    def _dress(self, text: str, starts_with_value: bool, polite: bool = True) -> str:
+        """Politeness around a request, a capital letter, a final mark: none of them changes a value."""
+        draw = self.random
+        if polite and draw.random() < 0.25:
+            text, starts_with_value = draw.choice(self.phrases.before) + text, False
+        if polite and draw.random() < 0.12:
+            text += draw.choice(self.phrases.after)
+        if polite and draw.random() < 0.08:
+            text = draw.choice(self.remarks[0]) + draw.choice((". ", ". ", ", so ", "; ", " - ")) + text
+            starts_with_value = False
+        if polite and draw.random() < 0.04:
+            text = text.rstrip(".?! ") + draw.choice((", ", ". ", "; ")) + draw.choice(self.remarks[1])
+        if not starts_with_value and draw.random() < 0.5:
+            text = text[:1].upper() + text[1:]
+        if text[-1:].isalnum() or text[-1:] == "'":
+            text += draw.choice(("", "", ".", "?", "!" if draw.random() < 0.3 else "."))
+        return text
+
+    # ---- definitions -----------------------------------------------------------------------------------------------
+
+    def _offer(self, entry: Entry) -> Offer:
+        kept = tuple(p for p in entry.parameters if p.required or self.random.random() < 0.8)
+        return Offer(entry, kept)
+
+    def _definition(self, offer: Offer) -> dict[str, Any]:
+        return {
+            "type": "function",
+            "function": {
+                "name": offer.entry.name,
+                "description": self.random.choice(offer.entry.descriptions[self.split]),
+                "parameters": {
+                    "type": "object",
+                    "properties": {p.name: p.json_schema() for p in offer.parameters},
+                    "required": [p.name for p in offer.parameters if p.required],
+                },
+            },
+        }
+
+    def _offers(self) -> list[Offer]:
+        tools, draw = self.catalogue.tools, self.random
+        count = draw.randint(1, self.stage.max_tools)
+        chosen = {(first := draw.choice(tools)).name: first}
+        near = [t for t in tools if t.domain == first.domain]
+        while len(chosen) < count:
+            tool = draw.choice(near if draw.random() < 0.5 else tools)
+            chosen[tool.name] = tool
+            if len(chosen) >= len(tools):
+                break
+        offers = [self._offer(t) for t in chosen.values()]
+        draw.shuffle(offers)
+        return offers
+
+    # ---- branches --------------------------------------------------------------------------------------------------
+
+    def _calls(self, offers: list[Offer], count: int) -> tuple[str, str, int]:
+        texts, items, given = [], [], 0
+        offer = self.random.choice(offers)
+        for index in range(count):
+            if index and self.random.random() < 0.6:
+                offer = self.random.choice(offers)
+            text, values, starts = self._sentence(offer)
+            items.append({"name": offer.entry.name, "arguments": values})
+            texts.append((text, starts))
+            given += len(values)
+        said, starts = texts[0]
+        for text, starts_too in texts[1:]:
+            joiner = self.random.choice(self.phrases.joiners)
+            if joiner.endswith((". ", "? ")) and not starts_too:
+                text = text[:1].upper() + text[1:]
+            said = said.rstrip(".?! ") + joiner + text
+        return self._dress(said, starts), _compact(items), given
+
+    def _unmet(self, offers: list[Offer]) -> str:
+        """A request that no offered tool can meet."""
+        if self.random.random() < 0.15:
+            return self._dress(self.random.choice(self.phrases.questions), False)
+        offered, domains = {o.entry.name for o in offers}, {o.entry.domain for o in offers}
+        other = [t for t in self.catalogue.tools if t.name not in offered]
+        if self.random.random() < 0.4:
+            other = [t for t in other if t.domain in domains] or other
+        text, _, starts = self._sentence(Offer(entry := self.random.choice(other), entry.parameters))
+        return self._dress(text, starts)
+
+    def _branch(self, kind: Kind, offers: list[Offer]) -> tuple[Kind, str, str, int]:
+        """(kind, request, answer, values given) for one turn under the offered tools."""
+        if kind == "calls" and self.stage.max_calls > 1:
+            count = 2 if self.stage.max_calls == 2 or self.random.random() < 0.75 else 3
+            return ("calls", *self._calls(offers, count))
+        if kind == "none":
+            return "none", self._unmet(offers), phrases.NONE, 0
+        if kind == "chat":
+            said, answer = self.random.choice(self.phrases.chat)
+            return "chat", self._dress(said, False, polite=False), answer, 0
+        return ("call", *self._calls(offers, 1))
+
+    def _tool_group(self, size: int) -> list[Example]:
+        offers = self._offers()
+        tools = tuple(self._definition(o) for o in offers)
+        base = Example("call", self._system("tools"), tools, None, None, (), "", len(tools), 0)
+        weights = {"call": 60, "calls": 22, "none": 13, "chat": 5}
+        kinds = [k for k in self.stage.kinds if k != "extract"]
+        examples = []
+        for kind in self.random.choices(kinds, [weights[k] for k in kinds], k=size):
+            drawn, text, answer, given = self._branch(kind, offers)
+            messages: tuple[dict[str, Any], ...] = ({"role": "user", "content": text},)
+            past = self.random.random()
+            if past < 0.06:
+                messages = (*self._past(offers), *messages)
+            elif past < 0.09 and drawn == "call":
+                result = {"role": "tool", "content": self._result()}
+                messages = (*messages, {"role": "assistant", "content": answer}, result)
+                drawn, answer, given = "chat", phrases.DONE, 0
+            examples.append(replace(base, kind=drawn, messages=messages, answer=answer, given=given))
+        return examples
+
+    def _past(self, offers: list[Offer]) -> tuple[dict[str, Any], ...]:
+        """An earlier turn: a request, the call, its result, the closing sentence."""
+        _, text, answer, _ = self._branch("call", offers)
+        turn: tuple[dict[str, Any], ...] = (
+            {"role": "user", "content": text},
+            {"role": "assistant", "content": answer},
+        )
+        if self.random.random() < 0.5:
+            closing = {"role": "assistant", "content": phrases.DONE}
+            turn = (*turn, {"role": "tool", "content": self._result()}, closing)
+        return turn
+
+    def _result(self) -> str:
+        word, number = self.values.made_up(), self.random.randint(1, 999)
+        return self.random.choice((f'{{"{word}":{number}}}', "ok", f'{{"status":"{word}"}}', f"{word} {number}", "[]"))
+
+    def _extract_group(self, size: int) -> list[Example]:
+        entry = self.random.choice(self.catalogue.schemas)
+        offer = self._offer(entry)
+        schema: dict[str, Any] = {
+            "title": entry.name,
+            "type": "object",
+            "properties": {p.name: p.json_schema() for p in offer.parameters},
+            "required": [p.name for p in offer.parameters if p.required],
+        }
+        if self.random.random() < 0.6:
+            schema["description"] = self.random.choice(entry.descriptions[self.split])
+        snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", entry.name).lower()
+        name = self.random.choice((entry.name, entry.name, entry.name, snake, "", "response", "result"))
+        system = self._system("schema", noun=snake.replace("_", " "))
+        examples = []
+        for _ in range(size):
+            text, values, starts = self._sentence(offer)
+            if not starts:
+                text = text[:1].upper() + text[1:]
+            if self.random.random() < 0.2:
+                text = self.random.choice(self.phrases.extract) + text
+            messages = ({"role": "user", "content": text},)
+            examples.append(Example("extract", system, (), schema, name, messages, _compact(values), 0, len(values)))
+        return examples
+
+    def _chat_group(self, size: int) -> list[Example]:
+        """Talk without tools: greetings, questions, and requests that would need a tool."""
+        system, examples = self._system("tools"), []
+        for _ in range(size):
+            draw = self.random.random()
+            said, answer = self.random.choice(self.phrases.chat)
+            text = self._dress(said, False, polite=False)
+            if draw < 0.2:
+                text, answer = self._unmet([]), phrases.PURPOSE
+            elif draw < 0.4:
+                text, answer = self._dress(self.random.choice(self.phrases.questions), False), phrases.PURPOSE
+            messages = ({"role": "user", "content": text},)
+            examples.append(Example("chat", system, (), None, None, messages, answer, 0, 0))
+        return examples
+
+    def _system(self, about: str, noun: str = "") -> str | None:
+        if self.random.random() >= 0.3:
+            return None
+        if about == "schema" and self.random.random() < 0.6:
+            return self.random.choice(self.phrases.instructions).format(noun=noun)
+        return self.random.choice(self.phrases.systems)
+
+    # ---- the public side -------------------------------------------------------------------------------------------
+
+    def group(self, size: int) -> list[Example]:
+        """`size` examples under one preamble."""
+        draw = self.random.random()
+        if draw < 0.24 and "extract" in self.stage.kinds:
+            return self._extract_group(size)
+        if draw > 0.975 and "chat" in self.stage.kinds:
+            return self._chat_group(size)
+        return self._tool_group(size)
+
+    def example(self) -> Example:
+        """One example."""
+        return self.group(1)[0]
+
+
+def _word(value: Any) -> str:
+    return ("true" if value else "false") if isinstance(value, bool) else str(value)
