@@ -175,7 +175,7 @@ class Walk:
 def _flattened(parts: list[Schema]) -> Schema:
     """One node for all parts: keywords that do not meet are put side by side, the rest into `allOf`."""
     whole = conjunction(parts)
-    if isinstance(whole, bool) or "allOf" not in whole:
+    if isinstance(whole, bool) or whole.keys() != {"allOf"}:
         return whole
     merged: dict[str, Any] = {}
     rest: list[Schema] = []

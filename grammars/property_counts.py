@@ -28,7 +28,7 @@ def read_property_counts(walk: "Walk", node: dict[str, Any], pointer: str) -> li
     if "minProperties" in node:
         missing = read_count(walk, node, "minProperties", pointer) - len(required)
         if missing > 0:
-            parts.append(_at_least(walk, missing, optional, is_closed, pointer))
+            parts.append(_at_least(walk, missing, len(required), optional, is_closed, pointer))
     if "maxProperties" in node:
         room = read_count(walk, node, "maxProperties", pointer) - len(required)
         if room < 0:
@@ -38,8 +38,10 @@ def read_property_counts(walk: "Walk", node: dict[str, Any], pointer: str) -> li
     return parts
 
 
-def _at_least(walk: "Walk", missing: int, optional: list[str], is_closed: bool, pointer: str) -> Schema:
-    """At least `missing` names beside the required ones."""
+def _at_least(
+    walk: "Walk", missing: int, n_required: int, optional: list[str], is_closed: bool, pointer: str
+) -> Schema:
+    """At least `missing` names beside the `n_required` required ones."""
     if missing > 1 and not is_closed:
         walk.refuse(
             "minProperties", pointer, "counts names that are not declared, and those may repeat: use `required`"
@@ -48,10 +50,8 @@ def _at_least(walk: "Walk", missing: int, optional: list[str], is_closed: bool, 
         walk.refuse("minProperties", pointer, "has too many sets of optional names: list some in `required`")
     alternatives: list[Schema] = [{"type": ["object"], "required": list(names)} for names in choose(optional, missing)]
     if not is_closed:
-        others: Schema = {"type": ["object"], "properties": dict.fromkeys(optional, False), "minProperties": 1}
-        if not optional:
-            others = {"type": ["object"], "minProperties": 1}
-        alternatives.append(others)
+        absent: dict[str, Any] = {"properties": dict.fromkeys(optional, False)} if optional else {}
+        alternatives.append({"type": ["object"], **absent, "minProperties": n_required + 1})
     return disjunction([*alternatives, _NO_OBJECT])
 
 

@@ -82,9 +82,10 @@ def _validate_json(schema: Any, text: str, *, needs_object: bool = False) -> Vio
         return Violation("", "json", f"the answer is no JSON: {error}")
     if needs_object and not isinstance(value, dict):
         return Violation("", "type", "the arguments are no object")
-    for error in build(schema, draft.of(schema)).iter_errors(value):
-        return Violation(child("", *error.instance_path), error.kind.name, str(error.message)[:300])
-    return None
+    first = next(iter(build(schema, draft.of(schema)).iter_errors(value)), None)
+    if first is None:
+        return None
+    return Violation(child("", *first.instance_path), first.kind.name, str(first.message)[:300])
 
 
 def _no_constant(name: str) -> Any:
