@@ -36,6 +36,12 @@ class Asked:
         """The constraint's tag (`json_schema`, `tool_calls`, ...); None for free text."""
         return None if self.constraint is None else str(self.constraint.__struct_config__.tag)
 
+    @property
+    def is_json(self) -> bool:
+        """Whether the answer, where it is no tool call, is JSON."""
+        answer = self.constraint.answer if isinstance(self.constraint, ToolCalls) else self.constraint
+        return isinstance(answer, JsonObject | JsonSchema)
+
     def refusal(self, refusal: ConstraintRefused) -> ApiError:
         """The refusal with the request's own field as `param`; for a tool, the tool's schema."""
         return refused_constraint(refusal, self.param)

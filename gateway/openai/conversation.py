@@ -23,7 +23,7 @@ def template_messages(messages: list[Message]) -> list[dict[str, Any]]:
     return [_turn(message, f"messages[{i}]") for i, message in enumerate(messages)]
 
 
-def user_text(messages: list[Message]) -> str:
+def conversation_text(messages: list[Message]) -> str:
     """All messages' text joined by newlines: what the router's text features read."""
     return "\n".join(filter(None, (_text(m.content, "messages") for m in messages)))
 

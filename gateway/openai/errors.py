@@ -176,14 +176,19 @@ def _from_http(exc: HTTPException) -> ApiError:
     return ApiError(status, code, str(exc.detail), headers=exc.headers)
 
 
+def log_unforeseen(exc: Exception, error: ApiError) -> None:
+    """Log the cause of a 500 that nobody foresaw: the client is told nothing of it."""
+    if error.detail.code == "internal_error":
+        log.error("unhandled %s", type(exc).__name__, exc_info=exc)
+
+
 def respond(request: Request[Any, Any, Any], exc: Exception) -> Response[bytes]:
     """Litestar's exception handler for everything."""
     error = from_exception(exc)
     if isinstance(exc, HTTPException) and error.status in _HTTP_MESSAGES:
         message = _HTTP_MESSAGES[error.status].format(method=request.method, path=request.url.path)
         error.detail.message = clean(message)
-    if error.status == 500 and not isinstance(exc, ApiError):
-        log.error("unhandled %s on %s %s", type(exc).__name__, request.method, request.url.path, exc_info=exc)
+    log_unforeseen(exc, error)
     return Response(
         msgspec.json.encode(error.body),
         status_code=error.status,

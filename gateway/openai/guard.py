@@ -1,4 +1,4 @@
-"""Lets requests in. Every route inherits the guard from the application, so a new route is closed until it says otherwise.
+"""Lets requests in. Every route inherits the guard from the application, so a new one is closed unless it says `OPEN`.
 
 Guards belong to routes, not to paths: no Host header or path trick gets round them.
 """

@@ -10,6 +10,7 @@ import msgspec
 from engine.request import SamplingParams
 from gateway.accounts.authenticator import Principal
 from gateway.openai.constraints import Asked
+from gateway.openai.conversation import conversation_text
 from gateway.openai.identity import new_identifier
 from gateway.openai.reading import Reading
 from gateway.openai.sampling import max_tokens, sampling_params
@@ -17,6 +18,7 @@ from gateway.openai.schemas import ChatRequest
 from gateway.routing.catalogue import Catalogue, ServedModel, Wanted
 from gateway.routing.eligibility import Eligibility
 from gateway.storage.identifiers import new_id
+from router_model.facts import RequestFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +28,19 @@ class Arrival:
     id: uuid.UUID = field(default_factory=new_id)
     completion_id: str = field(default_factory=lambda: new_identifier("chatcmpl-"))
     created: int = field(default_factory=lambda: int(time.time()))
-    arrived_s: float = field(default_factory=time.perf_counter)
+    arrived_s: float = field(default_factory=time.monotonic)
 
     def elapsed_s(self) -> float:
         """Seconds since it came in."""
-        return time.perf_counter() - self.arrived_s
+        return time.monotonic() - self.arrived_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """prompts: the rendered prompt's token ids by model alias. salt: scopes the prefix cache to the tenant."""
+    """prompts: the rendered prompt's token ids by model alias. salt: scopes the prefix cache to the tenant.
+
+    explore: routing may take the other model to learn from it.
+    """
 
     arrival: Arrival
     principal: Principal
@@ -46,6 +51,7 @@ class Job:
     prompts: Mapping[str, list[int]]
     salt: str
     deadline_s: float
+    explore: bool = True
 
     @property
     def request(self) -> ChatRequest:
@@ -66,6 +72,28 @@ class Job:
     def priority(self) -> int:
         """For the scheduler, which runs higher numbers first; clients follow vLLM, where lower numbers run first."""
         return (100 if self.request.service_tier == "priority" else 0) - (self.request.priority or 0)
+
+    def text(self) -> str:
+        """What the router's text features read: all messages, without tools and schemas."""
+        return conversation_text(self.request.messages)
+
+    def facts(self, alias: str) -> RequestFacts:
+        """What the router may know of the request besides its text."""
+        tools = self.asked.tools
+        return RequestFacts.of_request(
+            prompt_tokens=len(self.prompts[alias]),
+            turns=self.turns,
+            tool_schemas=[tool.parameters for tool in tools.callable],
+            tool_required=bool(tools.callable) and tools.mode == "required",
+            response_schema=self.asked.schema,
+            has_response_format=self.asked.is_json,
+            max_tokens=self.max_tokens,
+        )
+
+    @property
+    def turns(self) -> int:
+        """Messages of the user."""
+        return sum(message.role == "user" for message in self.request.messages)
 
     def remaining_s(self) -> float:
         """Seconds until the deadline."""

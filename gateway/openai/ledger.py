@@ -126,7 +126,7 @@ def decision_record(job: Job, outcome: Outcome, prices: PriceTable) -> DecisionR
         request_id=job.arrival.id,
         key_id=job.principal.key_id,
         route=job.wanted.name,
-        turn=sum(message.role == "user" for message in job.request.messages),
+        turn=job.turns,
         policy=decision.policy,
         artefact_hash=decision.artefact_hash,
         features_version=decision.features_version,

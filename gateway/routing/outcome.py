@@ -1,6 +1,7 @@
 """What came of a request, summed over its choices: tokens, times, cost. Filled while the answer is generated."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from engine.messages import Finished, Prepared
@@ -10,7 +11,7 @@ from gateway.routing.decision import Decision
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """finished: terminal events by choice. first_token_s, finished_s: `time.perf_counter()`, None is not yet.
+    """finished: terminal events by choice. first_token_s, finished_s: `time.monotonic()`, None is not yet.
 
     produced: tokens seen of choices that never finished (the client left): they were computed, so they are billed.
     valid: False once an answer failed validation, True once one passed, None when none was checked.
@@ -33,17 +34,22 @@ class Outcome:
     def saw_tokens(self, index: int, n_tokens: int) -> None:
         """Count new tokens of a choice; the first of all sets first_token_s."""
         if self.first_token_s is None and n_tokens:
-            self.first_token_s = time.perf_counter()
+            self.first_token_s = time.monotonic()
         self.produced[index] = self.produced.get(index, 0) + n_tokens
 
     def saw_end(self, index: int, event: Finished) -> None:
         """Note a choice's terminal event."""
         self.finished[index] = event
-        self.finished_s = time.perf_counter()
+        self.finished_s = time.monotonic()
 
     def saw_validity(self, valid: bool) -> None:
         """Note the verdict on one answer: a single invalid one makes the request invalid."""
         self.valid = valid and self.valid is not False
+
+    def saw_logprobs(self, logprobs: Sequence[float]) -> None:
+        """Note generated tokens' logprobs; their mean is part of the decision's record."""
+        self.logprob_sum += sum(logprobs)
+        self.logprob_tokens += len(logprobs)
 
     @property
     def completion_tokens(self) -> int:

@@ -1,0 +1,138 @@
+"""Puts the application together: `create_app(settings)` is all that a server needs."""
+
+import logging
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from litestar import Litestar
+from litestar.types import ControllerRouterHandler
+
+from gateway.accounts.authenticator import Authenticator
+from gateway.drain import Drain
+from gateway.engine_host import start_engine
+from gateway.health import live, metrics, ready, show_version
+from gateway.openai.chat import create_chat_completion
+from gateway.openai.errors import exception_handlers
+from gateway.openai.guard import require_key
+from gateway.openai.identity import ResponseIdentity
+from gateway.openai.intake import Intake
+from gateway.openai.models import get_model, list_models
+from gateway.openai.prompt import Prompter
+from gateway.routing.catalogue import Catalogue
+from gateway.routing.router import Router, load_policy
+from gateway.services import Services
+from gateway.settings import Settings
+from gateway.storage.database import Database
+from gateway.storage.keys import SqlKeyRepository
+from gateway.storage.migrate import upgrade_async
+from gateway.storage.protocols import StorageUnavailable
+from gateway.storage.sink import SqlRecordSink
+from gateway.storage.spool import Spool
+from gateway.storage.write_behind import WriteBehind
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.tracing import Tracing
+
+log = logging.getLogger(__name__)
+
+DIALECT = "xlam"
+ROUTES: tuple[ControllerRouterHandler, ...] = (
+    create_chat_completion,
+    list_models,
+    get_model,
+    live,
+    ready,
+    show_version,
+    metrics,
+)
+
+
+def create_app(settings: Settings, *, drain: Drain | None = None) -> Litestar:
+    """The application. It starts the engine, opens storage and loads the router when the server starts it.
+
+    drain: shared with the server process, so that a signal can close the door (see `gateway.serving`).
+    """
+    door = drain or Drain(settings.shutdown_grace_s)
+
+    @asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            app.state.services = await _start(settings, door, stack)
+            yield
+
+    app = Litestar(
+        route_handlers=ROUTES,
+        lifespan=[lifespan],
+        guards=[require_key],
+        exception_handlers=exception_handlers(),
+        request_max_body_size=settings.limits.body_bytes,
+        openapi_config=None,
+        logging_config=None,
+    )
+    app.asgi_handler = ResponseIdentity(app.asgi_handler)
+    return app
+
+
+async def _start(settings: Settings, drain: Drain, stack: AsyncExitStack) -> Services:
+    """Everything that handlers share; what must be closed is pushed on the stack, which closes in reverse order."""
+    tracing = Tracing.from_environment(version=version("pointsman"))
+    stack.callback(tracing.close)
+    recorder, database = await _open_storage(settings, stack)
+    metrics = Metrics()
+    metrics.watch_writes(lambda: (recorder.stats, recorder.spool_bytes))
+    engine = await start_engine(settings)
+    stack.push_async_callback(engine.close)
+    catalogue = Catalogue(engine.info())
+    policy = load_policy(settings.router_path, catalogue, settings.routing)
+    return Services(
+        settings=settings,
+        engine=engine,
+        catalogue=catalogue,
+        intake=Intake(settings, catalogue, _prompters(catalogue), secrets.token_bytes(32)),
+        router=Router(engine, policy, settings.routing, np.random.default_rng()),
+        authenticator=Authenticator(
+            SqlKeyRepository(database),
+            host=settings.host,
+            pepper=settings.accounts.key_pepper,
+            cache_s=settings.accounts.cache_s,
+            outage_grace_s=settings.accounts.outage_grace_s,
+        ),
+        recorder=recorder,
+        metrics=metrics,
+        tracing=tracing,
+        drain=drain,
+    )
+
+
+async def _open_storage(settings: Settings, stack: AsyncExitStack) -> tuple[WriteBehind, Database]:
+    """SQLite is brought to the newest schema here, so that the first command works; a shared database is migrated by
+    `pointsman migrate`, once and not by every gateway."""
+    storage = settings.storage
+    spool = Spool(settings.spool_dir, max_bytes=storage.spool_bytes)
+    if settings.storage_url.startswith("sqlite"):
+        try:
+            await upgrade_async(settings.storage_url)
+        except StorageUnavailable as error:
+            log.warning("the database is not ready, rows wait in the spool: %s", error)
+    database = Database(settings.storage_url, timeout_s=storage.timeout_s, synchronous=storage.sqlite_synchronous)
+    stack.push_async_callback(database.close)
+    recorder = WriteBehind(
+        SqlRecordSink(database),
+        spool,
+        flush_s=storage.flush_s,
+        batch_rows=storage.batch_rows,
+        overflow_rows=storage.overflow_rows,
+    )
+    recorder.start()
+    stack.push_async_callback(recorder.close)
+    return recorder, database
+
+
+def _prompters(catalogue: Catalogue) -> dict[str, Prompter]:
+    """A prompter by alias; models whose tokenizer and template are the same share one, and so each rendered prompt."""
+    made = {model.alias: Prompter.from_folder(Path(model.info.path), DIALECT) for model in catalogue.models}
+    first_of = {prompter.identity: prompter for prompter in reversed(made.values())}
+    return {alias: first_of[prompter.identity] for alias, prompter in made.items()}

@@ -1,0 +1,45 @@
+"""From settings to a running engine with both models, warmed up so that the first request is like the others."""
+
+import asyncio
+
+from engine.client import EngineClient
+from engine.config import CacheConfig, EngineConfig, SchedulerConfig
+from engine.pair import PairConfig
+from gateway.settings import Settings, SettingsError
+from grammars.constraint import JsonObject
+
+SMALL, LARGE = "small", "large"
+
+
+def pair_config(settings: Settings) -> PairConfig:
+    """How the engine is to run. Raises SettingsError for what it does not offer."""
+    engine = settings.engine
+    if engine.dtype == "float16":
+        raise SettingsError("engine.dtype is float16, which the engine does not compute: use auto, bfloat16 or float32")
+    scheduler = SchedulerConfig(
+        token_budget=engine.token_budget,
+        max_rows=engine.max_running,
+        max_waiting_requests=max(1, engine.max_waiting),
+    )
+    models = {
+        name: EngineConfig(
+            path=folder, dtype=engine.dtype, cache=CacheConfig(block_size=engine.block_size), scheduler=scheduler
+        )
+        for name, folder in ((SMALL, settings.small_path), (LARGE, settings.large_path))
+    }
+    return PairConfig(models, kv_bytes=engine.kv_bytes, torch_threads=engine.threads or None)
+
+
+async def start_engine(settings: Settings) -> EngineClient:
+    """Load the models. Raises SettingsError, LoadFailed or EngineDied; nothing is left running then."""
+    config = pair_config(settings)
+    in_child = settings.engine.mode == "process"
+    client = EngineClient.in_child(config) if in_child else EngineClient.in_process(config)
+    try:
+        await client.start()
+        # A model's compiler loads its libraries with its first constraint: that is not to count against a client's time.
+        await asyncio.gather(*(client.compile(name, JsonObject()) for name in config.models))
+    except BaseException:
+        await client.close(0.0)
+        raise
+    return client

@@ -1,0 +1,92 @@
+"""The answers of one job while they grow: events in, progress out. A finished answer is validated before it counts."""
+
+from dataclasses import dataclass, field
+
+from engine.messages import Delta
+from engine.request import FinishReason
+from engine.tokenizer import Tokenizer
+from gateway.openai.answer import Answer
+from gateway.openai.errors import ApiError
+from gateway.openai.job import Job
+from gateway.openai.logprobs import logprobs_out
+from gateway.openai.responses import ChoiceOut, LogprobsOut
+from gateway.openai.run import Piece
+from gateway.routing.outcome import Outcome
+from grammars.dialects import CallEvent, get_dialect
+from grammars.validation import validate
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What one event added to choice `index`; finish_reason is set on its last."""
+
+    index: int
+    answer: Answer
+    events: list[CallEvent]
+    logprobs: LogprobsOut | None = None
+    finish_reason: str | None = None
+
+
+@dataclass(slots=True)
+class _Open:
+    answer: Answer
+    logprobs: LogprobsOut | None
+    finish_reason: str | None = None
+
+
+@dataclass(slots=True)
+class Choices:
+    """Reads the pieces of a run. Streams take each `Progress`, other responses take `completed` at the end."""
+
+    job: Job
+    tokenizer: Tokenizer
+    dialect: str
+    outcome: Outcome
+    _open: list[_Open] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """One empty answer for each choice."""
+        calls = bool(self.job.asked.tools.callable)
+        for _ in range(self.job.n):
+            dialect = get_dialect(self.dialect) if calls else None
+            self._open.append(_Open(Answer(dialect), LogprobsOut([]) if self.job.request.logprobs else None))
+
+    def take(self, piece: Piece) -> Progress:
+        """Note an event. Raises ApiError for an answer that breaks its constraint, or ended out of order."""
+        choice, event = self._open[piece.index], piece.event
+        if isinstance(event, Delta):
+            self.outcome.saw_tokens(piece.index, len(event.token_ids))
+            logprobs = None
+            if choice.logprobs is not None and event.logprobs:
+                logprobs = logprobs_out(event.logprobs, self.tokenizer)
+                choice.logprobs.content.extend(logprobs.content)
+                self.outcome.saw_logprobs([entry.logprob for entry in event.logprobs])
+            return Progress(piece.index, choice.answer, choice.answer.feed(event.text), logprobs)
+        self.outcome.saw_end(piece.index, event)
+        constraint = self.job.asked.constraint
+        choice.finish_reason = choice.answer.finish_reason(event, is_constrained=constraint is not None)
+        if constraint is not None and event.reason is FinishReason.STOP and event.is_complete:
+            self._validate(event.text)
+        return Progress(piece.index, choice.answer, [], finish_reason=choice.finish_reason)
+
+    def completed(self) -> list[ChoiceOut]:
+        """All choices, each finished."""
+        return [
+            ChoiceOut(
+                index=index,
+                message=choice.answer.message(),
+                logprobs=choice.logprobs,
+                finish_reason=choice.finish_reason or "stop",
+            )
+            for index, choice in enumerate(self._open)
+        ]
+
+    def _validate(self, text: str) -> None:
+        """The last word: masks are not trusted, the finished answer is checked by a validator of its own."""
+        constraint = self.job.asked.constraint
+        if constraint is None:
+            return
+        problem = validate(constraint, text)
+        self.outcome.saw_validity(problem is None)
+        if problem is not None:
+            raise ApiError(500, "constraint_violated", f"The answer does not satisfy its constraint: {problem}")
