@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from engine.request import EngineError
-from grammars.constraint import Constraint
+from grammars.constraint import Constraint, JsonObject
 from grammars.errors import CompileTimeout, ConstraintRefused
 
 __all__ = [
@@ -214,6 +214,11 @@ class ConstraintCompiler:
             fault = GrammarFault(f"the grammar compiler failed with {type(error).__name__}: {error}")
             return CompileFailure(time.perf_counter() - began, fault)
         return CompileSuccess(time.perf_counter() - began, cached, compiled, matcher)
+
+    def warm(self) -> None:
+        """Load the compilers and their commonest backend in the background: seconds that a first request need not pay."""
+        for model in self._factories:
+            self.start(model, JsonObject(), lambda _outcome: None)
 
     def close(self) -> None:
         """Drop what has not begun; what is being compiled ends on its own."""

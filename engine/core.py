@@ -134,6 +134,10 @@ class EngineCore:
         `_now`."""
         return {name: instance.stats() for name, instance in self._instances.items()}
 
+    def warm(self) -> None:
+        """Load in the background what the first constrained request would have to wait for."""
+        self._compiler.warm()
+
     def close(self) -> None:
         """End the compile threads."""
         self._compiler.close()

@@ -9,9 +9,9 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from engine.config import CacheConfig, DtypeName, EngineConfig, SchedulerConfig
-from engine.instance import InstanceOptions
 from engine.messages import Cancel, Delta, Failed, Finished, Submit, as_exception
-from engine.pair import LoadedEngine, PairConfig, load_engine
+from engine.pair import LoadedEngine, load_engine
+from engine.pair_config import InstanceOptions, PairConfig
 from engine.request import EngineError, FinishReason, RequestTimeline, SamplingParams, TokenLogprob
 from engine.tokenizer import Tokenizer
 from grammars.constraint import Constraint

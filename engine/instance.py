@@ -3,7 +3,6 @@
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from engine.detokenizer import IncrementalDecoder
 from engine.draws import StepDraws
 from engine.generation import Generation
 from engine.messages import Event, Failed, ModelInfo, Prepare, Prepared, Submit, failed
+from engine.pair_config import InstanceOptions
 from engine.plan import Accepted, Row, StepPlan, StepResult
 from engine.request import EngineError, FinishReason, Request, RequestRefused
 from engine.runner import ModelRunner, RunnerOutput
@@ -26,20 +26,7 @@ from engine.speculation.proposer import DraftTree, Proposer
 from engine.stats import Counters
 from engine.tokenizer import Tokenizer
 
-__all__ = ["InstanceOptions", "ModelInstance"]
-
-
-@dataclass(frozen=True, slots=True)
-class InstanceOptions:
-    """forced_tokens: commit what a grammar leaves no choice about without sampling it (the output is the same either
-    way). prefix_cache: share the pages of equal prefixes. max_hold_s: after that long a prepared request that nobody
-    submits is released. max_draft: most tokens of a draft.
-    """
-
-    forced_tokens: bool = True
-    prefix_cache: bool = True
-    max_hold_s: float = 120.0
-    max_draft: int = 8
+__all__ = ["ModelInstance"]
 
 
 class ModelInstance:

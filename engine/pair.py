@@ -4,7 +4,7 @@ vocabulary."""
 import hashlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,38 +13,16 @@ from engine.config import CacheConfig, EngineConfig, resolve_dtype
 from engine.constrain import Compiler, ConstraintCompiler
 from engine.core import EngineCore
 from engine.cost_model import CostModel
-from engine.instance import InstanceOptions, ModelInstance
+from engine.instance import ModelInstance
 from engine.messages import ModelInfo, Ready
 from engine.models.config import ModelConfig
 from engine.models.loading import load_decoder
+from engine.pair_config import InstanceOptions, PairConfig
 from engine.runner import ModelRunner
 from engine.tokenizer import Tokenizer
 from grammars import GrammarCompiler
 
-__all__ = ["LoadedEngine", "PairConfig", "VocabularyComparison", "load_engine"]
-
-
-@dataclass(frozen=True, slots=True)
-class PairConfig:
-    """models: by the name that clients use, one or more. kv_bytes: for the pages of all models together (None: each
-    model takes what its own configuration says); it is split so that every model can hold as many tokens.
-    torch_threads: of one operation (None: torch decides). compile_threads: for constraints.
-    """
-
-    models: dict[str, EngineConfig]
-    kv_bytes: int | None = None
-    torch_threads: int | None = None
-    compile_threads: int = 2
-    options: InstanceOptions = field(default_factory=InstanceOptions)
-
-    def __post_init__(self) -> None:
-        """Raise ValueError with what was wrong and what is allowed."""
-        if not self.models:
-            raise ValueError("models is empty: name at least one")
-        for name in ("kv_bytes", "torch_threads", "compile_threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}: use 1 or more")
+__all__ = ["LoadedEngine", "VocabularyComparison", "fingerprint", "load_engine"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,43 @@
+"""What an engine of one or more models is started with, as plain data that travels to the child process. No torch."""
+
+from dataclasses import dataclass, field
+
+from engine.config import EngineConfig
+
+__all__ = ["InstanceOptions", "PairConfig"]
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceOptions:
+    """forced_tokens: commit what a grammar leaves no choice about without sampling it (the output is the same either
+    way). prefix_cache: share the pages of equal prefixes. max_hold_s: after that long a prepared request that nobody
+    submits is released. max_draft: most tokens of a draft.
+    """
+
+    forced_tokens: bool = True
+    prefix_cache: bool = True
+    max_hold_s: float = 120.0
+    max_draft: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class PairConfig:
+    """models: by the name that clients use, one or more. kv_bytes: for the pages of all models together (None: each
+    model takes what its own configuration says); it is split so that every model can hold as many tokens.
+    torch_threads: of one operation (None: torch decides). compile_threads: for constraints.
+    """
+
+    models: dict[str, EngineConfig]
+    kv_bytes: int | None = None
+    torch_threads: int | None = None
+    compile_threads: int = 2
+    options: InstanceOptions = field(default_factory=InstanceOptions)
+
+    def __post_init__(self) -> None:
+        """Raise ValueError with what was wrong and what is allowed."""
+        if not self.models:
+            raise ValueError("models is empty: name at least one")
+        for name in ("kv_bytes", "torch_threads", "compile_threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}: use 1 or more")
