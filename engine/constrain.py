@@ -216,7 +216,7 @@ class ConstraintCompiler:
         return CompileSuccess(time.perf_counter() - began, cached, compiled, matcher)
 
     def warm(self) -> None:
-        """Load the compilers and their commonest backend in the background: seconds that a first request need not pay."""
+        """Load the compilers and their commonest backend in the background, which takes seconds."""
         for model in self._factories:
             self.start(model, JsonObject(), lambda _outcome: None)
 

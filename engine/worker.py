@@ -110,4 +110,7 @@ def _read_commands(parent: socket.socket, decoder: FrameDecoder[Command], core: 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stderr.flush()
+    # Not sys.exit: it would wait for the compile threads, and one of them may be stuck in a constraint.
+    os._exit(status)
