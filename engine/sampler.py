@@ -7,6 +7,7 @@ batch.
 The mask always wins: where bans would leave none of the tokens it allows, the bans give way.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -120,33 +121,44 @@ def cut_off(logits: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Ten
     stay or go together, so that no filter depends on the order of a sort.
     """
     keep_from = torch.full((len(params),), float("-inf"), device=logits.device)
-    for i, p in enumerate(params):
-        if p.min_p > 0.0:
-            keep_from[i] = logits[i].max() + p.temperature * torch.tensor(p.min_p).log()
-        if 0 < p.top_k < logits.shape[-1] or p.top_p < 1.0:
-            keep_from[i] = torch.maximum(keep_from[i], _nucleus(logits[i], p))
+    vocab = logits.shape[-1]
+    with_min_p = [i for i, p in enumerate(params) if p.min_p > 0.0]
+    if with_min_p:
+        margins = torch.tensor([params[i].temperature * math.log(params[i].min_p) for i in with_min_p])
+        keep_from[with_min_p] = logits[with_min_p].amax(-1) + margins.to(logits.device)
+    limited = [i for i, p in enumerate(params) if 0 < p.top_k < vocab or p.top_p < 1.0]
+    if limited:
+        best = _smallest_of_best(logits[limited], [params[i] for i in limited], FIRST_CANDIDATES)
+        keep_from[limited] = torch.maximum(keep_from[limited], best)
     return keep_from
 
 
-def _nucleus(row: torch.Tensor, params: SamplingParams) -> torch.Tensor:
-    """The smallest logit of a row [vocab] that top_k, then top_p leave."""
-    vocab = row.shape[-1]
-    top_k = params.top_k if 0 < params.top_k < vocab else vocab
-    n_best = min(vocab, top_k if params.top_p == 1.0 else max(top_k if top_k < vocab else 0, FIRST_CANDIDATES))
-    best = row.topk(n_best).values
-    kth = best[top_k - 1] if top_k <= n_best else best.new_tensor(float("-inf"))
-    if params.top_p == 1.0:
-        return kth
-    # float64: over a large vocabulary the sum of many small shares decides where the nucleus ends.
-    mass = torch.where(row >= kth, (row.double() - best[0]) / params.temperature, float("-inf")).exp().sum()
-    while True:
-        shares = torch.where(best >= kth, (best.double() - best[0]) / params.temperature, float("-inf")).exp() / mass
-        reached = shares.cumsum(0) >= params.top_p
-        if bool(reached[-1]):
-            return torch.maximum(kth, best[int(reached.int().argmax())])
-        if len(best) == vocab:  # top_p close to 1, missed by rounding: everything that top_k left
-            return kth
-        best = row.sort(descending=True).values
+def _smallest_of_best(logits: torch.Tensor, params: Sequence[SamplingParams], n_candidates: int) -> torch.Tensor:
+    """The smallest logit that top_k, then top_p leave in each row: [rows, vocab] to [rows]."""
+    vocab, device = logits.shape[-1], logits.device
+    top_k = torch.tensor([p.top_k if 0 < p.top_k < vocab else vocab for p in params], device=device)
+    top_p = torch.tensor([p.top_p for p in params], dtype=torch.float64, device=device)
+    largest_k = max((p.top_k for p in params if p.top_k < vocab), default=0)
+    has_top_p = any(p.top_p < 1.0 for p in params)
+    n_best = min(vocab, max(largest_k, n_candidates if has_top_p else 0))
+    best = logits.topk(n_best).values  # [rows, n_best], descending
+    kth = best.gather(1, top_k.clamp(max=n_best)[:, None] - 1).masked_fill(top_k[:, None] > n_best, float("-inf"))
+    if not has_top_p:
+        return kth[:, 0]
+    temperatures = torch.tensor([p.temperature for p in params], device=device)[:, None]
+
+    def weights(values: torch.Tensor) -> torch.Tensor:
+        return ((values - best[:, :1]) / temperatures).masked_fill(values < kth, float("-inf")).exp()
+
+    # Summed in float64: over a large vocabulary many small shares decide where the nucleus ends.
+    reached = weights(best).cumsum(-1, dtype=torch.float64)
+    is_inside = reached >= top_p[:, None] * weights(logits).sum(-1, keepdim=True, dtype=torch.float64)
+    end = best.gather(1, is_inside.int().argmax(-1, keepdim=True))
+    cut = torch.where((top_p[:, None] < 1.0) & is_inside[:, -1:], torch.maximum(end, kth), kth)[:, 0]
+    missed = [i for i, p in enumerate(params) if p.top_p < 1.0 and not is_inside[i, -1]] if n_best < vocab else []
+    if missed:
+        cut[missed] = _smallest_of_best(logits[missed], [params[i] for i in missed], vocab)
+    return cut
 
 
 def _logprobs(logits: torch.Tensor, rows: Sequence[SamplingRow], tokens: Sequence[int]) -> dict[int, TokenLogprob]:

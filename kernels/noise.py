@@ -41,17 +41,17 @@ def noise_key(seed: int, position: int) -> int:
     return as_int64(mix(mix(seed) + position))
 
 
-def _shift_right(words: torch.Tensor, bits: int) -> torch.Tensor:
-    """Logical shift: torch has no unsigned 64-bit arithmetic, and its >> copies the sign."""
-    return (words >> bits) & ((1 << (64 - bits)) - 1)
-
-
 def gumbel(keys: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
     """Noise of token_ids int64 [..., n] under keys int64 that broadcast with them: float32 of the broadcast shape."""
     words = keys + (token_ids + 1) * as_int64(GOLDEN)
-    words = (words ^ _shift_right(words, 30)) * as_int64(MIX_1)
-    words = (words ^ _shift_right(words, 27)) * as_int64(MIX_2)
-    words = words ^ _shift_right(words, 31)
-    v = (_shift_right(words, 11).float() + 0.5) * 2.0**-53
+    _xor_shifted(words, 30).mul_(as_int64(MIX_1))
+    _xor_shifted(words, 27).mul_(as_int64(MIX_2))
+    _xor_shifted(words, 31)
+    v = words.bitwise_right_shift_(11).bitwise_and_((1 << 53) - 1).float().add_(0.5).mul_(2.0**-53)
     # float32 rounds v near 1 up to 1, whose noise would be -inf and could lose even without a rival.
-    return -torch.log(-torch.log1p(-v.clamp_(max=1.0 - 2.0**-24)))
+    return v.clamp_(max=1.0 - 2.0**-24).neg_().log1p_().neg_().log_().neg_()
+
+
+def _xor_shifted(words: torch.Tensor, bits: int) -> torch.Tensor:
+    """words ^= words >> bits in place. torch has no unsigned 64-bit shift, and its >> copies the sign: mask it away."""
+    return words.bitwise_xor_((words >> bits).bitwise_and_((1 << (64 - bits)) - 1))
