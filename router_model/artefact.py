@@ -74,6 +74,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     l2: float
     radius: float
+    large_prior: float
     small_method: Method
     large_method: Method
     is_identified: bool
@@ -211,4 +212,4 @@ def _unpack(arrays: Arrays, manifest: Manifest) -> tuple[RouterModel, QualityCur
         upper=arrays["curve.upper"],
         is_identified=manifest.is_identified,
     )
-    return RouterModel(encoder, heads, small_map, large_map, manifest.radius), curve
+    return RouterModel(encoder, heads, small_map, large_map, manifest.radius, manifest.large_prior), curve

@@ -42,6 +42,7 @@ def bundle(
         seed=seed,
         l2=trained.l2,
         radius=trained.model.radius,
+        large_prior=trained.model.large_prior,
         small_method=trained.model.small_map.method,
         large_method=trained.model.large_map.method,
         is_identified=trained.curve.is_identified,

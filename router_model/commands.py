@@ -21,7 +21,9 @@ from router_model.features import Kind, extract_outcome
 from router_model.folds import group_numbers
 from router_model.logistic import Floats
 from router_model.metrics import pgr
+from router_model.model import Predictions
 from router_model.outcomes import OutcomeError, read_outcomes
+from router_model.score import EDGE, goes_large
 from router_model.tables import evaluation_table, training_table
 from router_model.thresholds import CurvePoint
 from router_model.training import TrainingOptions, labels_of
@@ -142,7 +144,7 @@ def evaluate(
         n_groups=int(groups.max()) + 1,
         small_quality=float(small),
         large_quality=float(large),
-        out_of_domain_share=float(np.mean(seen.ood > 1)),
+        out_of_domain_share=float(np.mean(seen.ood > EDGE)),
         routers={
             name: routing_quality(scores, labels, groups, rng)
             for name, scores in {"router": seen.score, **rivals}.items()
@@ -150,7 +152,7 @@ def evaluate(
         apgr_over=apgr_differences(seen.score, rivals, labels, groups, rng),
         calibration_small=calibration(seen.p_small, labels[:, 0]),
         calibration_large=calibration(seen.p_large, labels[:, 1]),
-        targets={name: _target_outcome(point, seen.score, labels) for name, point in artefact.manifest.targets.items()},
+        targets={name: _target_outcome(point, seen, labels) for name, point in artefact.manifest.targets.items()},
     )
     if json_out is not None:
         path = Path(json_out)
@@ -160,8 +162,8 @@ def evaluate(
     return report
 
 
-def _target_outcome(point: CurvePoint, scores: Floats, labels: Floats) -> TargetOutcome:
-    goes = scores >= point.threshold
+def _target_outcome(point: CurvePoint, seen: Predictions, labels: Floats) -> TargetOutcome:
+    goes = goes_large(seen.score, seen.ood, point.threshold)
     quality = float(np.where(goes, labels[:, 1], labels[:, 0]).mean())
     recovered = float(pgr(quality, labels))
     return TargetOutcome(

@@ -61,14 +61,15 @@ class Encoder:
             raise ValueError("an encoder needs training rows")
         kind = features[0].kind
         plain = _plain(features, kind)
-        scale = plain.std(axis=0)
+        scale = plain.std(axis=0, dtype=np.float64)
         wide: StateProjection | TextProjection
         if kind is Kind.STATE:
             wide = StateProjection.fit(_states(features), rng)
         else:
             wide = TextProjection.fit([_given(one.ngrams, kind) for one in features], rng)
         # What never varied in training says nothing: a scale of 1 leaves it at 0 there.
-        return cls(plain.mean(axis=0), np.where(scale > 1e-6, scale, 1.0).astype(np.float32), wide)
+        scale = np.where(scale > 1e-4, scale, 1.0)
+        return cls(plain.mean(axis=0, dtype=np.float64).astype(np.float32), scale.astype(np.float32), wide)
 
 
 def _plain(features: Sequence[Features], kind: Kind) -> NDArray[np.float32]:

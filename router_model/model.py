@@ -32,18 +32,19 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RouterModel:
-    """Encoder, heads and calibration. radius: the distance that counts as ood 1."""
+    """Encoder, heads and calibration. radius: the distance that counts as ood 1. large_prior: see routing_score."""
 
     encoder: Encoder
     heads: Heads
     small_map: CalibrationMap
     large_map: CalibrationMap
     radius: float
+    large_prior: float
 
     def predict(self, features: Sequence[Features]) -> Predictions:
         """Predictions for requests. ValueError: features of another kind or size than those trained on."""
         raw = self.heads.outputs(self.encoder.encode_all(features))
         p_small, p_large = self.small_map.apply(raw.logit_small), self.large_map.apply(raw.logit_large)
         ood: Floats = np.asarray(raw.distance / self.radius)
-        score = routing_score(p_small, p_large, ood)
+        score = routing_score(p_small, p_large, ood, self.large_prior)
         return Predictions(p_small, p_large, ood, score, raw.small_tokens, raw.large_tokens)

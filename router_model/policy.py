@@ -11,6 +11,7 @@ import numpy as np
 
 from router_model.artefact import RouterArtefact
 from router_model.features import Features, Kind
+from router_model.score import EDGE, goes_large
 
 
 class Action(enum.StrEnum):
@@ -28,8 +29,7 @@ class Action(enum.StrEnum):
 class Reason(enum.StrEnum):
     """Why. Stored in decision rows, so stable.
 
-    out_of_domain: the request is unlike the training data, so the score leaned on 1 - p_small instead of the learned
-    gap.
+    out_of_domain: the request is unlike the training data, where no threshold keeps its promise, so it goes to large.
     """
 
     WORTH_IT = "score_above_threshold"
@@ -151,11 +151,11 @@ class Policy:
         if len(options.eligible) == 1:
             (only,) = options.eligible
             return only, Reason.ONLY_ELIGIBLE, False
-        worth_it = score >= threshold
+        worth_it = bool(goes_large(np.array(score), np.array(ood), threshold))
         if options.pinned is Action.LARGE or (options.pinned is Action.SMALL and not worth_it):
             return options.pinned, Reason.PINNED, False
         reason = Reason.WORTH_IT if worth_it else Reason.NOT_WORTH_IT
-        if ood > 1.0:
+        if ood > EDGE:
             reason = Reason.OUT_OF_DOMAIN
         may_explore = (
             options.explore

@@ -19,7 +19,8 @@ def training_table(report: "TrainReport") -> str:
         f"Router of kind {report.kind.value}, {report.n_rows} outcomes in {report.n_groups} groups; "
         f"small {metrics.small_quality:.3f}, large {metrics.large_quality:.3f}\n"
         f"held out: APGR {_number(metrics.apgr)}, CPT50 {_number(metrics.cpt50, 1)} %, "
-        f"CPT80 {_number(metrics.cpt80, 1)} %, AUROC need {_number(metrics.auroc_need)}, ECE small {metrics.ece_small:.3f}, large {metrics.ece_large:.3f}"
+        f"CPT80 {_number(metrics.cpt80, 1)} %, AUROC need {_number(metrics.auroc_need)}, "
+        f"ECE small {metrics.ece_small:.3f}, large {metrics.ece_large:.3f}"
     )
     if not report.is_identified:
         summary += (

@@ -92,8 +92,8 @@ def train_features(
     heads = fit_heads(encoded, labels, l2)
     maps = [fit_calibration(logits, labels.scores[:, m]) for m, logits in enumerate((raw.logit_small, raw.logit_large))]
     radius = max(float(np.quantile(raw.distance, OOD_QUANTILE)), 1e-9)
-    model = RouterModel(encoder, heads, maps[0], maps[1], radius)
-    held_out = _held_out_predictions(raw, labels, folds, radius)
+    model = RouterModel(encoder, heads, maps[0], maps[1], radius, float(labels.scores[:, 1].mean()))
+    held_out = _held_out_predictions(raw, labels, folds, model)
     curve = fit_curve(held_out.score, labels.scores, groups, rng, options.n_draws)
     return Trained(model, curve, held_out, l2)
 
@@ -141,7 +141,7 @@ def _fill(into: HeadOutputs, rows: NDArray[np.intp], part: HeadOutputs) -> None:
         into.large_tokens[rows] = part.large_tokens
 
 
-def _held_out_predictions(raw: HeadOutputs, labels: Labels, folds: NDArray[np.intp], radius: float) -> Predictions:
+def _held_out_predictions(raw: HeadOutputs, labels: Labels, folds: NDArray[np.intp], model: RouterModel) -> Predictions:
     """Calibrated predictions in which each fold's maps were fitted to the other folds."""
     p = np.zeros_like(labels.scores)
     for m, logits in enumerate((raw.logit_small, raw.logit_large)):
@@ -149,6 +149,6 @@ def _held_out_predictions(raw: HeadOutputs, labels: Labels, folds: NDArray[np.in
             rest, held = folds != fold, folds == fold
             one: CalibrationMap = fit_calibration(logits[rest], labels.scores[rest, m])
             p[held, m] = one.apply(logits[held])
-    ood: Floats = np.asarray(raw.distance / radius)
-    score = routing_score(p[:, 0], p[:, 1], ood)
+    ood: Floats = np.asarray(raw.distance / model.radius)
+    score = routing_score(p[:, 0], p[:, 1], ood, model.large_prior)
     return Predictions(p[:, 0], p[:, 1], ood, score, raw.small_tokens, raw.large_tokens)

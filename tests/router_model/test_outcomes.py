@@ -1,0 +1,121 @@
+import base64
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from router_model.facts import RequestFacts
+from router_model.outcomes import OutcomeError, OutcomeRow, StateBlob, read_outcomes, write_outcomes
+from router_model.prefill import PrefillState
+
+
+def test_our_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(3, 2, 5)).astype(np.float32)
+    facts = RequestFacts(n_tools=3, prompt_tokens=91, has_response_format=True)
+    row = OutcomeRow(
+        id="a",
+        group="g",
+        prompt="wie geht's? 🙂",
+        weak_score=0.5,
+        strong_score=1.0,
+        facts=facts,
+        state=StateBlob.of(values, "float32"),
+        entropy=1.5,
+        margin=0.25,
+        small_tokens=7,
+        large_tokens=9,
+    )
+    for name in ("rows.jsonl", "rows.jsonl.gz"):
+        assert write_outcomes(tmp_path / name, [row, row]) == 2
+        first, second = read_outcomes([tmp_path / name])
+        assert first.state is not None
+        np.testing.assert_array_equal(first.state.values, values)
+        assert (first.state.entropy, first.state.margin) == (1.5, 0.25)
+        assert (first.text, first.group, first.weak_score, first.strong_score) == ("wie geht's? 🙂", "g", 0.5, 1.0)
+        assert (first.facts, first.small_tokens, first.large_tokens) == (facts, 7, 9)
+        assert second.id == "a"
+
+
+def test_a_compressed_file_does_not_depend_on_the_clock(tmp_path: Path) -> None:
+    row = OutcomeRow(id="a", prompt="p", weak_score=0, strong_score=1)
+    write_outcomes(tmp_path / "one.jsonl.gz", [row])
+    write_outcomes(tmp_path / "two.jsonl.gz", [row])
+    assert (tmp_path / "one.jsonl.gz").read_bytes() == (tmp_path / "two.jsonl.gz").read_bytes()
+
+
+def test_half_precision_states_stay_finite_and_close() -> None:
+    values = np.array([[[1e9, 0.1]], [[-1e9, 3.0]]], np.float32).reshape(1, 2, 2)
+    blob = StateBlob.of(values)
+    state = PrefillState.from_bytes(blob.data, blob.shape, 0.0, 0.0, dtype=blob.dtype)
+    assert np.isfinite(state.values).all()
+    np.testing.assert_allclose(state.values[0, :, 1], [0.1, 3.0], rtol=1e-3)
+
+
+def test_public_rows_count_as_right_or_wrong_even_where_a_score_is_given(tmp_path: Path) -> None:
+    path = tmp_path / "public.jsonl"
+    line = {"id": "x", "prompt": "p", "weak_correct": 0, "strong_correct": 1, "weak_score": 0.4, "strong_score": 0.9}
+    path.write_text(json.dumps({**line, "scores": {"other": 1}, "subject": "law"}) + "\n\n")
+    (outcome,) = read_outcomes([path])
+    assert (outcome.weak_score, outcome.strong_score, outcome.subject, outcome.group) == (0, 1, "law", "x")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{", "truncated"),
+        ('{"id": "b", "prompt": "p"}', "weak_score"),
+        ('{"id": "b", "prompt": "p", "weak_score": 0.5}', "strong_score"),
+        ('{"id": "b", "prompt": "p", "weak_score": 2, "strong_score": 1}', "use 0 to 1"),
+        ('{"id": "b", "prompt": 3, "weak_score": 0, "strong_score": 1}', "prompt"),
+        ('{"prompt": "p", "weak_score": 0, "strong_score": 1}', "id"),
+        (
+            json.dumps(
+                {
+                    "id": "b",
+                    "prompt": "p",
+                    "weak_score": 0,
+                    "strong_score": 1,
+                    "entropy": 0,
+                    "margin": 0,
+                    "state": {"data": base64.b64encode(b"1234").decode(), "shape": [1, 2, 8]},
+                }
+            ),
+            "shape",
+        ),
+        (
+            '{"id": "b", "prompt": "p", "weak_score": 0, "strong_score": 1, "state": {"data": "", "shape": [1, 2, 4]}}',
+            "entropy",
+        ),
+    ],
+)
+def test_a_malformed_row_is_named_by_file_and_line(tmp_path: Path, line: str, says: str) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text('{"id": "a", "prompt": "p", "weak_score": 0, "strong_score": 1}\n' + line + "\n")
+    with pytest.raises(OutcomeError, match=r"bad\.jsonl, line 2: ") as error:
+        read_outcomes([path])
+    assert says in str(error.value)
+
+
+def test_a_file_that_is_missing_or_no_gzip_is_named(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jsonl.gz"
+    broken.write_bytes(gzip.compress(b'{"id": "a"}' * 100)[:30])
+    for path in (tmp_path / "none.jsonl", broken):
+        with pytest.raises(OutcomeError, match=path.name):
+            read_outcomes([path])
+
+
+@pytest.mark.parametrize("shape", [(2, 8), (1, 3, 4), (0, 2, 4)])
+def test_a_state_of_another_form_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="n_layers, 2, hidden"):
+        PrefillState(np.zeros(shape, np.float32), 0.0, 0.0)
+
+
+def test_a_state_that_is_not_finite_is_refused() -> None:
+    values = np.zeros((1, 2, 4), np.float32)
+    values[0, 1, 2] = np.nan
+    with pytest.raises(ValueError, match="not finite"):
+        PrefillState(values, 0.0, 0.0)
+    with pytest.raises(ValueError, match="not finite"):
+        PrefillState(np.zeros((1, 2, 4), np.float32), float("inf"), 0.0)
