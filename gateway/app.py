@@ -11,6 +11,8 @@ import numpy as np
 from litestar import Litestar
 from litestar.types import ControllerRouterHandler
 
+from engine.request import EngineDied
+from engine.transport import LoadFailed
 from gateway.accounts.authenticator import Authenticator
 from gateway.drain import Drain
 from gateway.engine_host import start_engine
@@ -25,20 +27,23 @@ from gateway.openai.prompt import Prompter
 from gateway.routing.catalogue import Catalogue
 from gateway.routing.router import Router, load_policy
 from gateway.services import Services
-from gateway.settings import Settings
+from gateway.settings import Settings, SettingsError
 from gateway.storage.database import Database
 from gateway.storage.keys import SqlKeyRepository
 from gateway.storage.migrate import upgrade_async
 from gateway.storage.protocols import StorageUnavailable
 from gateway.storage.sink import SqlRecordSink
-from gateway.storage.spool import Spool
+from gateway.storage.spool import Spool, SpoolError
 from gateway.storage.write_behind import WriteBehind
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.tracing import Tracing
+from gateway.telemetry.tracing import Tracing, TracingError
 
 log = logging.getLogger(__name__)
 
 DIALECT = "xlam"
+# What a person can put right: settings, checkpoints, the data folder, the tracing variables.
+_UNUSABLE = (SettingsError, LoadFailed, EngineDied, SpoolError, TracingError, OSError, ValueError)
+
 ROUTES: tuple[ControllerRouterHandler, ...] = (
     create_chat_completion,
     list_models,
@@ -60,7 +65,11 @@ def create_app(settings: Settings, *, drain: Drain | None = None) -> Litestar:
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            app.state.services = await _start(settings, door, stack)
+            try:
+                app.state.services = await _start(settings, door, stack)
+            except _UNUSABLE as error:
+                app.state.start_error = str(error)  # for the server process, which says it without a traceback
+                raise
             yield
 
     app = Litestar(

@@ -4,7 +4,7 @@ import asyncio
 
 from engine.client import EngineClient
 from engine.config import CacheConfig, EngineConfig, SchedulerConfig
-from engine.pair import PairConfig
+from engine.pair_config import PairConfig
 from gateway.settings import Settings, SettingsError
 from grammars.constraint import JsonObject
 

@@ -2,9 +2,11 @@
 
 import logging
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from litestar import Litestar
+from litestar.types import LifeSpanScope, Scope
 
 from gateway.drain import Drain
 from gateway.settings import Settings
@@ -31,11 +33,31 @@ class DrainingServer(uvicorn.Server):
         return await super().on_tick(counter)
 
 
+class _PlainStart:
+    """Passes everything on, but a failed start as the one sentence that the application has for it."""
+
+    def __init__(self, app: Litestar) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope | LifeSpanScope, receive: Any, send: Any) -> None:
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+
+        async def plain(message: Any) -> None:
+            if message["type"] == "lifespan.startup.failed" and (said := self._app.state.get("start_error")):
+                message = {**message, "message": said}
+            await send(message)
+
+        await self._app(scope, receive, plain)
+
+
 def serve(app: Litestar, drain: Drain, settings: Settings) -> None:
     """Serve until a signal comes. Raises SystemExit when the address is taken or the application does not start."""
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     config = uvicorn.Config(
-        app,
+        _PlainStart(app),
         host=settings.host,
         port=settings.port,
         lifespan="on",

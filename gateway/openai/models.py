@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 from litestar import Request, get
+from msgspec import UNSET, UnsetType
 
 from gateway.openai.errors import ApiError
 from gateway.prices import ModelPrice
@@ -17,18 +18,18 @@ _TARGETS = {
 }
 
 
-class ModelOut(msgspec.Struct, kw_only=True, omit_defaults=True):
+class ModelOut(msgspec.Struct, kw_only=True):
     """One name. pricing: USD per million tokens; names under which the router chooses have no price of their own."""
 
     id: str
     object: str = "model"
     created: int = 0
     owned_by: str = "pointsman"
-    description: str | None = None
+    description: str | UnsetType = UNSET
     aliases: list[str] = []
     max_model_len: int
-    n_parameters: int | None = None
-    pricing: ModelPrice | None = None
+    n_parameters: int | UnsetType = UNSET
+    pricing: ModelPrice | UnsetType = UNSET
 
 
 class ModelList(msgspec.Struct):
