@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
 from grammars import conditions, draft, keywords, property_counts
+from grammars.bounds import move_narrow_exclusions
 from grammars.draft import Draft
 from grammars.errors import ConstraintRefused
 from grammars.limits import Limits, check_schema
@@ -60,6 +61,7 @@ def normalise(schema: Any, *, strict: bool = False, pointer: str = "", limits: L
                     (use for use in walk.uses if use[0] in ("allOf", "oneOf", "anyOf")), ("schema", pointer)
                 )
                 walk.refuse(keyword, at, f"multiplies out to more than {limits.combinations} alternatives: simplify it")
+    move_narrow_exclusions([root, *definitions.values()])
     if isinstance(root, dict) and definitions:
         root = {**root, "$defs": definitions}
     return Normalised(root, tuple(dict.fromkeys(walk.warnings)), (*walk.doubts, *walk.uses))

@@ -71,6 +71,8 @@ _BOUNDS = {
 
 def _beyond(keyword: str, value: Any) -> Schema:
     kind, opposite, step = _BOUNDS[keyword]
+    if keyword == "maxProperties" and value > 0:
+        raise NotNegatable(keyword)  # names may repeat, so no more than one can be demanded
     if value + step < 0 and kind != "number":
         return False
     return {"type": [kind], opposite: value + step}
