@@ -108,11 +108,11 @@ class PriceTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def bundled_prices() -> PriceTable:
-    """Prices for the bundled pair. No one sells it: they are notional, in the ratio of the parameter counts."""
+    """Prices for the bundled pair. No one sells it: they are notional, in the ratio of the parameter counts, 1 to 4.5."""
     return PriceTable(
         version="2026-11-01",
         models={
-            "small": ModelPrice(input=0.01, cached_input=0.0025, output=0.04),
-            "large": ModelPrice(input=0.06, cached_input=0.015, output=0.24),
+            "small": ModelPrice(input=0.02, cached_input=0.005, output=0.08),
+            "large": ModelPrice(input=0.09, cached_input=0.0225, output=0.36),
         },
     )

@@ -12,7 +12,10 @@ EngineStats = Mapping[str, Mapping[str, Any]]
 
 
 class EngineCollector(Collector):
-    """The newest engine stats by model: names ending in `_now` are gauges, all others counters since its start."""
+    """The newest engine stats by model: names ending in `_now` are gauges, all others counters since its start.
+
+    The share of KV blocks in use is added: dashboards and load balancers ask for it, the engine only counts blocks.
+    """
 
     def __init__(self) -> None:
         self._stats: EngineStats = {}
@@ -25,11 +28,21 @@ class EngineCollector(Collector):
         """One family per number, labelled by model."""
         families: dict[str, Metric] = {}
         for model, numbers in self._stats.items():
-            for name, value in numbers.items():
+            for name, value in _with_usage(numbers).items():
                 if isinstance(value, int | float) and not isinstance(value, bool):
                     family = families.setdefault(name, _family(name))
                     family.add_metric([model], float(value))  # type: ignore[attr-defined]
         return families.values()
+
+
+def _with_usage(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers with `kv_usage_now`, 0 to 1, in place of the constant number of blocks, which is no counter."""
+    extended = dict(numbers)
+    blocks = extended.pop("kv_blocks_total", None)
+    if blocks:
+        extended["kv_blocks_now"] = blocks
+        extended["kv_usage_now"] = extended.get("kv_blocks_used_now", 0) / blocks
+    return extended
 
 
 def _family(name: str) -> Metric:

@@ -107,7 +107,7 @@ def test_engine_numbers_carry_the_names_of_vllm_where_it_has_one() -> None:
                 "fingerprint": "x",
                 "ready": True,
             },
-            "large": {"running_now": 0, "kv_usage_now": 0.25},
+            "large": {"running_now": 0, "kv_blocks_used_now": 5, "kv_blocks_total": 20, "queue_s_now": 0.5},
         }
     )
     found = samples(metrics)
@@ -115,6 +115,8 @@ def test_engine_numbers_carry_the_names_of_vllm_where_it_has_one() -> None:
     assert found["pointsman_num_requests_running", small] == 3
     assert found["pointsman_num_requests_running", large] == 0
     assert found["pointsman_kv_cache_usage_perc", large] == 0.25
+    assert found["pointsman_engine_kv_blocks", large] == 20
+    assert found["pointsman_engine_queue_seconds", large] == 0.5
     assert found["pointsman_prefix_cache_hits_total", small] == 7
     assert found["pointsman_engine_forward_seconds_total", small] == 1.5
     assert found["pointsman_engine_steps_total", small] == 9
