@@ -32,7 +32,7 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 class RoutingQuality(msgspec.Struct, frozen=True):
-    """How well a ranking of prompts routes. apgr over all thresholds, apgr_eleven on RouteLLM's grid, cpt in per cent."""
+    """How well a ranking routes. apgr over all thresholds, apgr_eleven on RouteLLM's grid, cpt in per cent."""
 
     apgr: Measured
     apgr_eleven: float | None

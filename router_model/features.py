@@ -59,7 +59,7 @@ def extract(text: str, facts: RequestFacts, state: PrefillState | None = None) -
 
 
 def extract_outcome(outcome: Outcome, kind: Kind) -> Features:
-    """Features of a recorded outcome, as `extract` gives them. ValueError: kind `state` and the outcome has no state."""
+    """Features of a recorded outcome, as `extract` gives them. ValueError: kind `state`, and it has no state."""
     if kind is Kind.STATE and outcome.state is None:
         raise ValueError(
             f"outcome {outcome.id} has no prefill state: train a text router, or record states for every row"

@@ -19,7 +19,7 @@ MIN_TOKEN_LABELS = 50
 
 @dataclass(frozen=True, slots=True)
 class HeadOutputs:
-    """Raw outputs for n requests, each float64 [n]: logits of a right answer, out-of-domain distance, expected tokens."""
+    """Raw outputs for n requests, each float64 [n]: logits of a right answer, distance, expected tokens."""
 
     logit_small: Floats
     logit_large: Floats
@@ -59,7 +59,7 @@ class Heads:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Labels:
-    """What n training prompts' outcomes were: scores float64 [n, 2] (small, large) and tokens [n, 2], NaN not recorded."""
+    """Outcomes of n prompts: scores float64 [n, 2] (small, large) and tokens [n, 2], NaN for not recorded."""
 
     scores: Floats
     tokens: Floats

@@ -17,7 +17,7 @@ class SparseRow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseMatrix:
-    """A matrix [n_rows, n_columns]; the entries of row i are those whose `row_of` is i, and `row_of` never decreases."""
+    """A matrix [n_rows, n_columns]; entries of row i are those whose `row_of` is i, and `row_of` never decreases."""
 
     n_rows: int
     n_columns: int
@@ -35,19 +35,6 @@ class SparseMatrix:
             raise ValueError(f"a row has a column outside 0 … {n_columns - 1}")
         row_of = np.repeat(np.arange(len(rows), dtype=np.int32), lengths)
         return cls(len(rows), n_columns, row_of, columns, values)
-
-    def take(self, rows: NDArray[np.intp]) -> "SparseMatrix":
-        """The rows with these numbers, in this order; a number may occur more than once."""
-        starts = np.searchsorted(self.row_of, np.arange(self.n_rows + 1))
-        first, lengths = starts[rows], starts[rows + 1] - starts[rows]
-        row_of = np.repeat(np.arange(len(rows), dtype=np.int32), lengths)
-        offset = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        at = np.repeat(first, lengths) + offset
-        return SparseMatrix(len(rows), self.n_columns, row_of, self.columns[at], self.values[at])
-
-    def with_values(self, values: NDArray[np.floating]) -> "SparseMatrix":
-        """The same entries with other values, in the order of `values`."""
-        return SparseMatrix(self.n_rows, self.n_columns, self.row_of, self.columns, values.astype(np.float32))
 
     def dot(self, dense: NDArray[np.float64]) -> NDArray[np.float64]:
         """self @ dense: [n_columns, k] to [n_rows, k]."""
@@ -68,9 +55,3 @@ class SparseMatrix:
     def row_sums(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
         """Sum over each row of `values`, one per entry: [n_rows]."""
         return np.bincount(self.row_of, weights=values, minlength=self.n_rows).astype(np.float64)
-
-    def to_dense(self) -> NDArray[np.float32]:
-        """The matrix in full, [n_rows, n_columns]."""
-        dense = np.zeros((self.n_rows, self.n_columns), np.float32)
-        np.add.at(dense, (self.row_of, self.columns), self.values)
-        return dense

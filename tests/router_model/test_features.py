@@ -30,7 +30,7 @@ def test_any_text_has_finite_features_in_both_forms(text: str) -> None:
     assert (np.diff(row.columns) > 0).all()
     assert (row.values >= 1).all()
     if row.columns.size:
-        assert 0 <= row.columns.min()
+        assert row.columns.min() >= 0
         assert row.columns.max() < N_COLUMNS
 
 
@@ -66,7 +66,7 @@ def plain_hashes(text: str) -> Counter[int]:
     data = text.lower().encode()
 
     def polynomial(run: bytes) -> int:
-        return sum((byte + 1) * base**k for k, byte in enumerate(run)) % 2**64
+        return int(sum((byte + 1) * base**k for k, byte in enumerate(run)) % 2**64)
 
     def column(value: int) -> int:
         return (value * mix % 2**64) >> (64 - BITS)

@@ -10,10 +10,11 @@ TOPICS = ("weather", "calendar", "finance", "travel", "recipes", "music")
 
 
 def make_outcomes(n: int, *, with_state: bool, seed: int = 0, is_shifted: bool = False) -> list[Outcome]:
-    """Outcomes whose difficulty (0 to 1) shows in the text's length, in the number of tools and in the state's first number.
+    """Outcomes whose difficulty (0 to 1) shows in the text's length, in the number of tools and in the state's first
+    number.
 
-    The small model is right with probability 0.95 - 0.7 * difficulty, the large one with 0.97 - 0.1 * difficulty. is_shifted
-    moves every state and every text far from where it was.
+    The small model is right with probability 0.95 - 0.7 * difficulty, the large one with 0.97 - 0.1 * difficulty.
+    is_shifted moves every state and every text far from where it was.
     """
     rng = np.random.default_rng(seed)
     outcomes = []
