@@ -108,7 +108,7 @@ class PriceTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def bundled_prices() -> PriceTable:
-    """Prices for the bundled pair. No one sells it: they are notional, in the ratio of the parameter counts, 1 to 4.5."""
+    """Prices for the bundled pair. No one sells it: they are notional, in the ratio of the sizes, 1 to 4.5."""
     return PriceTable(
         version="2026-11-01",
         models={

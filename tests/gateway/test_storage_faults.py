@@ -11,24 +11,19 @@ from uuid import UUID
 import pytest
 from sqlalchemy import select
 
-from gateway.secret import Secret
-from gateway.settings import Settings, StorageSettings
 from gateway.storage.database import Database
 from gateway.storage.models import RequestRow
 from gateway.storage.protocols import StorageUnavailable
 from gateway.storage.records import RequestRecord
-from gateway.storage.store import Store
 from tests.gateway.cuttable_proxy import proxied
+from tests.gateway.opened_storage import OpenedStorage
 from tests.gateway.waiting import until
+
+ROOT = Path(__file__).parents[2]
 
 
 def request() -> RequestRecord:
     return RequestRecord(endpoint="/v1/chat/completions", model_requested="auto", status=200)
-
-
-def settings_for(url: str, folder: Path) -> Settings:
-    storage = StorageSettings(flush_s=0.01, timeout_s=1.0)
-    return Settings(data_dir=folder / "data", database_url=Secret(url), storage=storage)
 
 
 async def stored_ids(url: str) -> list[UUID]:
@@ -41,8 +36,7 @@ async def stored_ids(url: str) -> list[UUID]:
 
 async def test_rows_put_during_a_cut_arrive_once_it_is_mended(postgres_database_url: str, tmp_path: Path) -> None:
     async with proxied(postgres_database_url) as (proxy, url):
-        store = Store(settings_for(url, tmp_path))
-        await store.start()
+        store = OpenedStorage(url, tmp_path)
         rows = [request() for _ in range(30)]
         store.records.put(rows[0])
         await until(lambda: store.records.stats.inserted == 1)
@@ -64,20 +58,18 @@ async def test_the_store_opens_and_takes_rows_without_a_database(postgres_databa
     row = request()
     async with proxied(postgres_database_url) as (proxy, url):
         await proxy.cut()
-        store = Store(settings_for(url, tmp_path))
-        await store.start()
+        store = OpenedStorage(url, tmp_path)
         store.records.put(row)
         await store.close(timeout_s=0.5)
         assert await stored_ids(postgres_database_url) == []
         await proxy.mend()
-        store = Store(settings_for(url, tmp_path))
+        store = OpenedStorage(url, tmp_path)
         await store.close()
     assert await stored_ids(postgres_database_url) == [row.id]
 
 
 async def test_rows_wait_while_another_process_holds_the_sqlite_file(sqlite_database_url: str, tmp_path: Path) -> None:
-    store = Store(settings_for(sqlite_database_url, tmp_path))
-    await store.start()
+    store = OpenedStorage(sqlite_database_url, tmp_path)
     holder = sqlite3.connect(sqlite_database_url.removeprefix("sqlite+aiosqlite:///"), isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     row = request()
@@ -93,15 +85,11 @@ async def test_rows_wait_while_another_process_holds_the_sqlite_file(sqlite_data
 WRITER = """
 import asyncio, sys
 from pathlib import Path
-from gateway.secret import Secret
-from gateway.settings import Settings, StorageSettings
 from gateway.storage.records import RequestRecord
-from gateway.storage.store import Store
+from tests.gateway.opened_storage import OpenedStorage
 
 async def main() -> None:
-    storage = StorageSettings(flush_s=0.01)
-    store = Store(Settings(data_dir=Path(sys.argv[2]), database_url=Secret(sys.argv[1]), storage=storage))
-    await store.start()
+    store = OpenedStorage(sys.argv[1], Path(sys.argv[2]))
     while True:
         record = RequestRecord(endpoint="/v1/chat/completions", model_requested="auto", status=200)
         store.records.put(record)
@@ -113,11 +101,10 @@ asyncio.run(main())
 
 
 async def test_a_killed_process_loses_no_row_that_it_had_taken(database_url: str, tmp_path: Path) -> None:
-    settings = settings_for(database_url, tmp_path)
     reported: list[UUID] = []
     for _ in range(2):
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", WRITER, database_url, str(settings.data_dir), stdout=asyncio.subprocess.PIPE
+            sys.executable, "-c", WRITER, database_url, str(tmp_path), stdout=asyncio.subprocess.PIPE, cwd=ROOT
         )
         assert process.stdout is not None
         before_kill = random.randrange(20, 200)
@@ -126,7 +113,7 @@ async def test_a_killed_process_loses_no_row_that_it_had_taken(database_url: str
         lines += (await process.stdout.read()).splitlines(keepends=True)
         reported += [UUID(line.decode().strip()) for line in lines if line.endswith(b"\n")]
         await process.wait()
-    store = Store(settings)
+    store = OpenedStorage(database_url, tmp_path)
     await store.close()
     found = await stored_ids(database_url)
     assert len(found) == len(set(found))
