@@ -19,6 +19,7 @@ from engine.models.config import ModelConfig
 from engine.models.loading import load_decoder
 from engine.pair_config import InstanceOptions, PairConfig
 from engine.runner import ModelRunner
+from engine.speculation.proposer import Proposer
 from engine.tokenizer import Tokenizer
 from grammars import GrammarCompiler
 
@@ -65,16 +66,20 @@ class LoadedEngine:
         return Ready(self.core.info(), self.load_s, self.comparison.is_shared)
 
 
-def load_engine(config: PairConfig) -> LoadedEngine:
-    """Load every model. Raises FileNotFoundError, ValueError or CheckpointError, naming what is wrong with a
-    checkpoint."""
+def load_engine(config: PairConfig, proposers: Mapping[str, Proposer] | None = None) -> LoadedEngine:
+    """Load every model. proposers: by model name, where its drafts come from.
+
+    Raises FileNotFoundError, ValueError or CheckpointError, naming what is wrong with a checkpoint.
+    """
     began = time.perf_counter()
     if config.torch_threads is not None:
         torch.set_num_threads(config.torch_threads)
     caches = _split_kv_bytes(config)
     tokenizers = {name: Tokenizer.from_folder(engine.path) for name, engine in config.models.items()}
     instances = {
-        name: _load_instance(name, replace(engine, cache=caches[name]), tokenizers[name], config.options)
+        name: _load_instance(
+            name, replace(engine, cache=caches[name]), tokenizers[name], config.options, (proposers or {}).get(name)
+        )
         for name, engine in config.models.items()
     }
     factories = {name: _compiler_factory(tokenizers[name], instance) for name, instance in instances.items()}
@@ -96,7 +101,9 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _load_instance(name: str, config: EngineConfig, tokenizer: Tokenizer, options: InstanceOptions) -> ModelInstance:
+def _load_instance(
+    name: str, config: EngineConfig, tokenizer: Tokenizer, options: InstanceOptions, proposer: Proposer | None
+) -> ModelInstance:
     device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -127,6 +134,7 @@ def _load_instance(name: str, config: EngineConfig, tokenizer: Tokenizer, option
         cost_model=cost_model,
         end_ids=frozenset(end for end in ends if 0 <= end < model.vocab_size),
         options=options,
+        proposer=proposer,
     )
 
 
