@@ -1,50 +1,18 @@
 """Keywords that combine schemas, rewritten into `anyOf` and `allOf` over the normal form; what has no exact form is refused."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from grammars.disjointness import are_disjoint
 from grammars.negation import NotNegatable, negate
 from grammars.normal_form import Schema, conjunction, disjunction
 from grammars.pointer import child
-from grammars.property_counts import read_property_counts
-from grammars.unevaluated import read_unevaluated
 
 if TYPE_CHECKING:
     from grammars.json_schema import Walk
 
-ALL: Final = frozenset({
-    "allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependencies", "dependentRequired", "dependentSchemas",
-    "propertyNames", "contains", "minContains", "maxContains", "uniqueItems", "unevaluatedProperties", "unevaluatedItems",
-})  # fmt: skip
 _MAX_BRANCHES: Final = 16
 _MAX_POSITIONS: Final = 16
-
-
-def read(walk: "Walk", node: dict[str, Any], pointer: str) -> list[Schema]:
-    """The normal form of the keywords in ALL: schemas that must all hold. Raises ConstraintRefused."""
-    parts: list[Schema] = []
-    if "allOf" in node:
-        parts.append(conjunction(_members(walk, node, "allOf", pointer)))
-    if "anyOf" in node:
-        parts.append(disjunction(_members(walk, node, "anyOf", pointer)))
-    if "oneOf" in node:
-        parts.append(_one_of(walk, _members(walk, node, "oneOf", pointer), pointer))
-    if "not" in node:
-        parts.append(_negated(walk, walk.visit(node["not"], child(pointer, "not")), "not", pointer))
-    if "if" in node:
-        parts.append(_conditional(walk, node, pointer))
-    for keyword in ("dependentRequired", "dependentSchemas", "dependencies"):
-        if keyword in node:
-            parts += _dependent(walk, node[keyword], keyword, pointer)
-    if "propertyNames" in node:
-        parts.append(_names(walk, node, pointer))
-    if "contains" in node:
-        parts.append(_containing(walk, node, pointer))
-    if node.get("uniqueItems", False) is not False:
-        parts.append(_unique(walk, node, pointer))
-    parts += read_unevaluated(walk, node, pointer)
-    parts += read_property_counts(walk, node, pointer)
-    return parts
 
 
 def _members(walk: "Walk", node: dict[str, Any], keyword: str, pointer: str) -> list[Schema]:
@@ -54,10 +22,18 @@ def _members(walk: "Walk", node: dict[str, Any], keyword: str, pointer: str) -> 
     return [walk.visit(member, child(pointer, keyword, i)) for i, member in enumerate(members)]
 
 
-def _one_of(walk: "Walk", members: list[Schema], pointer: str) -> Schema:
+def _all_of(walk: "Walk", node: dict[str, Any], pointer: str) -> Schema:
+    return conjunction(_members(walk, node, "allOf", pointer))
+
+
+def _any_of(walk: "Walk", node: dict[str, Any], pointer: str) -> Schema:
+    return disjunction(_members(walk, node, "anyOf", pointer))
+
+
+def _one_of(walk: "Walk", node: dict[str, Any], pointer: str) -> Schema:
     """`anyOf` where the branches are proved disjoint; else each branch without those it may meet; else a proof is left to the
     backend, which refuses what it can't prove."""
-    members = [member for member in members if member is not False]
+    members = [member for member in _members(walk, node, "oneOf", pointer) if member is not False]
     meets = [
         [j for j, other in enumerate(members) if i != j and not are_disjoint(member, other, walk.definitions)]
         for i, member in enumerate(members)
@@ -76,6 +52,10 @@ def _one_of(walk: "Walk", members: list[Schema], pointer: str) -> Schema:
             pass
     walk.doubts.append(("oneOf", pointer))
     return {"oneOf": members}
+
+
+def _not(walk: "Walk", node: dict[str, Any], pointer: str) -> Schema:
+    return _negated(walk, walk.visit(node["not"], child(pointer, "not")), "not", pointer)
 
 
 def _negated(walk: "Walk", schema: Schema, keyword: str, pointer: str) -> Schema:
@@ -97,7 +77,20 @@ def _conditional(walk: "Walk", node: dict[str, Any], pointer: str) -> Schema:
     return disjunction([conjunction([condition, consequence]), conjunction([opposite, alternative])])
 
 
-def _dependent(walk: "Walk", members: Any, keyword: str, pointer: str) -> list[Schema]:
+def _dependent_required(walk: "Walk", node: dict[str, Any], pointer: str) -> Schema:
+    return _dependent(walk, node["dependentRequired"], "dependentRequired", pointer)
+
+
+def _dependent_schemas(walk: "Walk", node: dict[str, Any], pointer: str) -> Schema:
+    return _dependent(walk, node["dependentSchemas"], "dependentSchemas", pointer)
+
+
+def _dependencies(walk: "Walk", node: dict[str, Any], pointer: str) -> Schema:
+    return _dependent(walk, node["dependencies"], "dependencies", pointer)
+
+
+def _dependent(walk: "Walk", members: Any, keyword: str, pointer: str) -> Schema:
+    """For each name: it is absent, or its consequence holds too."""
     if not isinstance(members, dict):
         walk.refuse(keyword, pointer, "must be an object")
     parts: list[Schema] = []
@@ -114,7 +107,7 @@ def _dependent(walk: "Walk", members: Any, keyword: str, pointer: str) -> list[S
         if consequence is not True:
             absent: Schema = {"properties": {name: False}}
             parts.append(disjunction([absent, conjunction([{"required": [name]}, consequence])]))
-    return parts
+    return conjunction(parts)
 
 
 def _names(walk: "Walk", node: dict[str, Any], pointer: str) -> Schema:
@@ -158,9 +151,29 @@ def _containing(walk: "Walk", node: dict[str, Any], pointer: str) -> Schema:
 
 
 def _unique(walk: "Walk", node: dict[str, Any], pointer: str) -> Schema:
+    if node["uniqueItems"] is False:
+        return True
     if node["uniqueItems"] is not True:
         walk.refuse("uniqueItems", pointer, "must be true or false")
     most = node.get("maxItems")
     if not isinstance(most, int) or most > 1:
         walk.refuse("uniqueItems", pointer, "needs a memory of finished items: set `maxItems` to 1, or drop it")
     return True
+
+
+READERS: Final[dict[str, Callable[["Walk", dict[str, Any], str], Schema]]] = {
+    "allOf": _all_of,
+    "anyOf": _any_of,
+    "oneOf": _one_of,
+    "not": _not,
+    "if": _conditional,
+    "dependentRequired": _dependent_required,
+    "dependentSchemas": _dependent_schemas,
+    "dependencies": _dependencies,
+    "propertyNames": _names,
+    "contains": _containing,
+    "uniqueItems": _unique,
+}
+"""Each reads its keyword at a node into a schema that must hold there. Raises ConstraintRefused."""
+
+ALL: Final = frozenset(READERS) | {"then", "else", "minContains", "maxContains"}

@@ -8,14 +8,16 @@ one type of value, `conditions.py` those that combine schemas.
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
-from grammars import conditions, draft, keywords, property_counts
+from grammars import conditions, draft, keywords, property_counts, unevaluated
 from grammars.bounds import move_narrow_exclusions
 from grammars.draft import Draft
 from grammars.errors import ConstraintRefused
 from grammars.limits import Limits, check_schema
 from grammars.normal_form import Schema, combinations, conjunction, equal, every
 from grammars.pointer import resolve
+from grammars.property_counts import read_property_counts
 from grammars.references import KEYWORDS, References
+from grammars.unevaluated import read_unevaluated
 from grammars.validators import build
 
 ANNOTATIONS: Final = frozenset({
@@ -25,7 +27,9 @@ ANNOTATIONS: Final = frozenset({
 })  # fmt: skip
 """Keywords of the standard that assert nothing, and the containers of definitions."""
 
-ENFORCED: Final = frozenset({"enum", "const", *KEYWORDS}) | keywords.ALL | conditions.ALL | property_counts.ALL
+ENFORCED: Final = (
+    frozenset({"enum", "const", *KEYWORDS}) | keywords.ALL | conditions.ALL | unevaluated.ALL | property_counts.ALL
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +118,21 @@ class Walk:
                 self.warn(keyword, pointer, "is no keyword of JSON Schema")
         if "enum" in node or "const" in node:
             return self.finite(node, pointer)
-        parts = [
-            *(self.reference(keyword, node[keyword], pointer) for keyword in KEYWORDS if keyword in node),
-            keywords.read(self, node, pointer),
-            *conditions.read(self, node, pointer),
-        ]
-        return _flattened(parts)
+        return _flattened(self.parts(node, pointer))
+
+    def parts(self, node: dict[str, Any], pointer: str) -> list[Schema]:
+        """The schemas that must all hold at a node, in its own order of keywords, which decides the order of properties."""
+        plain = [keyword for keyword in node if keyword in keywords.ALL]
+        first_plain = "properties" if "properties" in node else next(iter(plain), None)
+        parts: list[Schema] = []
+        for keyword in node:
+            if keyword in KEYWORDS:
+                parts.append(self.reference(keyword, node[keyword], pointer))
+            elif keyword in conditions.READERS:
+                parts.append(conditions.READERS[keyword](self, node, pointer))
+            elif keyword == first_plain:
+                parts.append(keywords.read(self, node, pointer))
+        return [*parts, *read_unevaluated(self, node, pointer), *read_property_counts(self, node, pointer)]
 
     def finite(self, node: dict[str, Any], pointer: str) -> Schema:
         """A node with `enum` or `const`: the values that satisfy everything else in the node, decided here and now."""
@@ -174,6 +187,11 @@ class Walk:
             self.refuse(keyword, pointer, f"`{target}` names nothing in this schema: define it, or correct the name")
 
 
+_NAMING: Final = frozenset({
+    "properties", "patternProperties", "additionalProperties", "required", "$ref", "anyOf", "oneOf",
+})  # fmt: skip
+
+
 def _flattened(parts: list[Schema]) -> Schema:
     """One node for all parts: keywords that do not meet are put side by side, the rest into `allOf`."""
     whole = conjunction(parts)
@@ -186,7 +204,11 @@ def _flattened(parts: list[Schema]) -> Schema:
             continue
         if part.keys() == {"allOf"}:
             rest += part["allOf"]
-        elif part.keys() & (merged.keys() | {"enum", "allOf"}) or _splits_names(part, merged):
+        elif (
+            part.keys() & (merged.keys() | {"enum", "allOf"})
+            or _splits_names(part, merged)
+            or (rest and part.keys() & _NAMING)  # the order of parts is the order of names
+        ):
             rest.append(part)
         else:
             merged.update(part)

@@ -1,7 +1,7 @@
 """`unevaluatedProperties` and `unevaluatedItems` where the evaluated set is static: they become additional properties and items."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from grammars.keywords import read_pattern
 from grammars.normal_form import Schema
@@ -10,7 +10,8 @@ from grammars.pointer import child
 if TYPE_CHECKING:
     from grammars.json_schema import Walk
 
-_DYNAMIC = ("anyOf", "oneOf", "if", "dependentSchemas", "dependencies", "$dynamicRef", "$recursiveRef")
+ALL: Final = frozenset({"unevaluatedProperties", "unevaluatedItems"})
+_DYNAMIC: Final = ("anyOf", "oneOf", "if", "dependentSchemas", "dependencies", "$dynamicRef", "$recursiveRef")
 
 
 @dataclass(slots=True)
