@@ -13,7 +13,7 @@ from bundled_models.values import belongs
 SPLITS: tuple[Split, ...] = ("train", "router", "held")
 
 
-def examples(split: Split, groups: int = 120) -> list[Example]:
+def examples(split: Split, groups: int = 60) -> list[Example]:
     generator = Generator(3, split)
     return [e for _ in range(groups) for e in generator.group(4)]
 

@@ -53,7 +53,7 @@ SCHEMAS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("split", ["train", "held"])
 def test_template_and_python_agree_on_generated_prompts(template: Template, split: Any) -> None:
     generator = Generator(5, split)
-    for _ in range(150):
+    for _ in range(80):
         example = generator.example()
         system = [{"role": "system", "content": example.system}] if example.system else []
         messages = [*system, *example.messages]
