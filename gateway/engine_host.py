@@ -37,7 +37,7 @@ async def start_engine(settings: Settings) -> EngineClient:
     client = EngineClient.in_child(config) if in_child else EngineClient.in_process(config)
     try:
         await client.start()
-        # A model's compiler loads its libraries with its first constraint: that is not to count against a client's time.
+        # A model's compiler loads its libraries with its first constraint: no client's time limit is to pay for that.
         await asyncio.gather(*(client.compile(name, JsonObject()) for name in config.models))
     except BaseException:
         await client.close(0.0)
