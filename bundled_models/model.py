@@ -40,7 +40,7 @@ class Shape:
 Size = Literal["small", "large"]
 SHAPES: dict[Size, Shape] = {
     "small": Shape(2048, 128, 3, 2, 320),
-    "large": Shape(2048, 256, 4, 4, 704),
+    "large": Shape(2048, 192, 4, 3, 512),
 }
 
 

@@ -1,0 +1,142 @@
+"""How good the bundled pair is: exact match in our own engine, free and under the grammar, by kind and difficulty."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from bundled_models.cases import HANDWRITTEN, OPEN_TOOLS, Case, generated, written
+from engine import Engine, SamplingParams
+from grammars import Constraint, JsonSchema, Tool, ToolCalls
+
+Mode = Literal["free", "grammar"]
+MAX_TOKENS = 256
+BATCH = 64
+
+
+class Share(msgspec.Struct, frozen=True):
+    """`right` of `count`, with Wilson's 95 % interval (E. B. Wilson, 1927), as shares of 1."""
+
+    right: int
+    count: int
+    share: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, outcomes: Sequence[bool]) -> "Share":
+        """The share of True among the outcomes."""
+        n, k, z = len(outcomes), sum(outcomes), 1.959964
+        if n == 0:
+            return cls(0, 0, 0.0, 0.0, 1.0)
+        p = k / n
+        centre, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        scale = 1 + z * z / n
+        return cls(k, n, p, max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale))
+
+    def __str__(self) -> str:
+        return f"{100 * self.share:5.1f} % of {self.count} [{100 * self.low:.0f}, {100 * self.high:.0f}]"
+
+
+def constraint_of(case: Case) -> Constraint | None:
+    """What the gateway would enforce for the case: the offered tools in `auto` mode, or the schema."""
+    if case.schema is not None:
+        return JsonSchema(case.schema)
+    if not case.tools:
+        return None
+    functions = [tool["function"] for tool in case.tools]
+    return ToolCalls(tuple(Tool(f["name"], f.get("description", ""), f.get("parameters")) for f in functions))
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a model wrote for a case."""
+
+    case: Case
+    text: str
+    right: bool
+    finish_reason: str
+    prompt_tokens: int
+    tokens: int
+
+
+def answers(
+    engine: Engine, cases: Sequence[Case], mode: Mode, progress: Callable[[int], None] = lambda _: None
+) -> list[Answer]:
+    """Greedy answers to the cases, `BATCH` at a time; `progress` is told how many are done."""
+    params = SamplingParams(temperature=0.0, max_tokens=MAX_TOKENS)
+    done: list[Answer] = []
+    for start in range(0, len(cases), BATCH):
+        part = cases[start : start + BATCH]
+        constraints = [constraint_of(case) if mode == "grammar" else None for case in part]
+        results = engine.generate([case.prompt for case in part], params, constraint=constraints)
+        for case, result in zip(part, results, strict=True):
+            right = case.is_right(result.text)
+            done.append(
+                Answer(
+                    case,
+                    result.text,
+                    right,
+                    str(result.finish_reason),
+                    result.timeline.prompt_tokens,
+                    len(result.token_ids),
+                )
+            )
+        progress(len(done))
+    return done
+
+
+def shares(found: Sequence[Answer]) -> dict[str, Share]:
+    """Shares of right answers: all, by kind, by difficulty, by the number of tools offered."""
+    groups: dict[str, list[bool]] = {"all": [a.right for a in found]}
+    for answer in found:
+        case = answer.case
+        groups.setdefault(f"kind {case.kind}", []).append(answer.right)
+        groups.setdefault(f"difficulty {case.difficulty}", []).append(answer.right)
+        if case.tools:
+            groups.setdefault(f"tools {len(case.tools)}", []).append(answer.right)
+    return {name: Share.of(outcomes) for name, outcomes in sorted(groups.items())}
+
+
+class Report(msgspec.Struct, frozen=True):
+    """The result of one model on one set of cases in one mode."""
+
+    model: str
+    cases: str
+    mode: Mode
+    seconds: float
+    shares: dict[str, Share]
+
+
+def case_sets(count: int, seed: int) -> dict[str, list[Case]]:
+    """The three sets of the model card: unseen phrasings and values, hand-written sentences, tools outside the catalogue."""
+    return {
+        "held-out": generated(count, seed),
+        "hand-written": written(HANDWRITTEN),
+        "open tools": written(OPEN_TOOLS),
+    }
+
+
+def evaluate(folder: Path, count: int, seed: int, say: Callable[[str], None], modes: Sequence[Mode]) -> list[Report]:
+    """Every set in every mode for the checkpoint in `folder`; `say` gets a line a result."""
+    reports = []
+    with Engine.from_pretrained(folder) as engine:
+        for name, cases in case_sets(count, seed).items():
+            for mode in modes:
+                started = time.perf_counter()
+                found = answers(engine, cases, mode)
+                report = Report(folder.name, name, mode, time.perf_counter() - started, shares(found))
+                say(f"{folder.name:6} {name:13} {mode:8} {report.shares['all']}  ({report.seconds:.0f} s)")
+                for group, share in report.shares.items():
+                    if group != "all":
+                        say(f"{'':30}{group:20} {share}")
+                reports.append(report)
+    return reports
+
+
+def as_json(reports: Sequence[Report]) -> bytes:
+    """The reports as indented JSON."""
+    data: Any = [msgspec.to_builtins(r) for r in reports]
+    return msgspec.json.format(msgspec.json.encode(data), indent=2)

@@ -1,0 +1,280 @@
+"""`pointsman demo`: the main job on the bundled pair, through a real server process and the official OpenAI client."""
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import openai
+from pydantic import BaseModel
+
+from bundled_models.cases import DEMO, Case, written
+
+START_LIMIT_S = 90.0
+ENOUGH_EXACT = 9
+WIDTH = 100
+
+
+class Meeting(BaseModel):
+    """An extraction that the catalogue does not hold in this form: the demo's Pydantic model."""
+
+    topic: str
+    date: str
+    attendees: list[str]
+
+
+class DemoFailed(Exception):
+    """A step of the demo did not do what Pointsman promises."""
+
+
+def run(settings_arguments: list[str]) -> int:
+    """Run the demo against a server started with `settings_arguments`; return the exit code."""
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="pointsman-demo-") as folder:
+        environment = {**os.environ, "POINTSMAN_DATA_DIR": folder, "HF_HUB_OFFLINE": "1"}
+        _command(["migrate", *settings_arguments], environment)
+        with _server(settings_arguments, environment, Path(folder)) as url:
+            try:
+                asyncio.run(_steps(url))
+                failed = False
+            except (DemoFailed, openai.OpenAIError) as error:
+                print(f"\nFAILED: {error}", file=sys.stderr)
+                failed = True
+        print("\n== What routing did (pointsman report routing) ==", flush=True)
+        _command(["report", "routing", *settings_arguments], environment)
+    print(f"\n{'FAILED' if failed else 'Done'} in {time.perf_counter() - started:.0f} s.")
+    return 1 if failed else 0
+
+
+# ---- the server process --------------------------------------------------------------------------------------------
+
+
+def _command(arguments: list[str], environment: dict[str, str]) -> None:
+    subprocess.run([sys.executable, "-m", "gateway", *arguments], env=environment, check=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def _server(arguments: list[str], environment: dict[str, str], folder: Path) -> Iterator[str]:
+    """A `pointsman serve` process on a free port; its output goes to a file that is shown if it fails to start."""
+    port, log = _free_port(), folder / "serve.log"
+    command = [sys.executable, "-m", "gateway", "serve", "--port", str(port), *arguments]
+    url = f"http://127.0.0.1:{port}"
+    print(f"Starting the gateway: pointsman serve --port {port}", flush=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            _wait_until_ready(process, url, log)
+            yield url
+        finally:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+    started = time.perf_counter()
+    while time.perf_counter() - started < START_LIMIT_S:
+        if process.poll() is not None:
+            raise SystemExit(f"The gateway ended with code {process.returncode} while starting:\n{log.read_text()}")
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health/ready", timeout=2) as reply:
+            if reply.status == 200:
+                print(f"Ready after {time.perf_counter() - started:.1f} s.", flush=True)
+                return
+        time.sleep(0.1)
+    raise SystemExit(f"The gateway was not ready after {START_LIMIT_S:.0f} s:\n{log.read_text()}")
+
+
+# ---- the steps -----------------------------------------------------------------------------------------------------
+
+
+async def _steps(url: str) -> None:
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none-needed-on-loopback", max_retries=0) as client:
+        cases = written(DEMO)
+        calls = [c for c in cases if c.kind in ("call", "calls")]
+        steps: list[tuple[str, Callable[[], Awaitable[None]]]] = [
+            ("A Pydantic model through chat.completions.parse", lambda: _parse(client)),
+            ("A function call with three tools offered", lambda: _function_call(client, calls[0])),
+            ("A streamed answer", lambda: _stream(client, calls[1])),
+            ("The same request to auto, small and large", lambda: _every_model(client, calls[2])),
+            ("A schema that must be refused", lambda: _refused(client)),
+            ("16 requests at once", lambda: _at_once(client, cases)),
+            (f"{len(cases)} calls and extractions that training never saw", lambda: _exact(client, cases)),
+        ]
+        for number, (title, step) in enumerate(steps, 1):
+            print(f"\n== {number}. {title} ==", flush=True)
+            await step()
+
+
+async def _parse(client: openai.AsyncOpenAI) -> None:
+    text = "The budget review takes place on 14 May with Ines Falk, Tom Brandt and Ada Okoye."
+    reply = await client.chat.completions.parse(
+        model="large",
+        temperature=0,
+        messages=[{"role": "system", "content": "Extract the meeting."}, {"role": "user", "content": text}],
+        response_format=Meeting,
+    )
+    meeting = reply.choices[0].message.parsed
+    if not isinstance(meeting, Meeting):
+        raise DemoFailed(f"the answer is no Meeting: {reply.choices[0].message.content!r}")
+    _show(text, repr(meeting), reply.to_dict())
+
+
+async def _function_call(client: openai.AsyncOpenAI, case: Case) -> None:
+    reply = await _ask(client, case, "auto")
+    _show(case.text, _answer(reply), reply)
+
+
+async def _stream(client: openai.AsyncOpenAI, case: Case) -> None:
+    print(f"  > {case.text}\n    ", end="")
+    began, first, pieces, last = time.perf_counter(), 0.0, 0, {}
+    stream = await client.chat.completions.create(
+        **_request(case, "auto"), stream=True, stream_options={"include_usage": True}
+    )
+    async for chunk in stream:
+        for choice in chunk.choices:
+            delta = choice.delta
+            text = delta.content or "".join(
+                (c.function.name or "") + (c.function.arguments or "") for c in delta.tool_calls or [] if c.function
+            )
+            if text:
+                first = first or time.perf_counter() - began
+                pieces += 1
+                print(text, end="·", flush=True)
+        last = chunk.to_dict() if chunk.usage else last
+    print(f"\n    {pieces} pieces, the first after {1000 * first:.0f} ms at the client")
+    _figures(last)
+
+
+async def _every_model(client: openai.AsyncOpenAI, case: Case) -> None:
+    for model in ("auto", "small", "large"):
+        reply = await _ask(client, case, model)
+        _show(f"[{model}] {case.text}", _answer(reply), reply)
+
+
+async def _refused(client: openai.AsyncOpenAI) -> None:
+    schema = {"type": "object", "properties": {"a": {"$ref": "https://example.com/elsewhere.json"}}, "required": ["a"]}
+    try:
+        await client.chat.completions.create(
+            model="auto",
+            messages=[{"role": "user", "content": "anything"}],
+            response_format={"type": "json_schema", "json_schema": {"name": "remote", "schema": schema}},
+        )
+    except openai.BadRequestError as error:
+        print(f"  400 as promised: {error.body}")
+        return
+    raise DemoFailed("a schema with a remote reference was accepted")
+
+
+async def _at_once(client: openai.AsyncOpenAI, cases: list[Case]) -> None:
+    began = time.perf_counter()
+    batch = [cases[i % len(cases)] for i in range(16)]
+    replies = await asyncio.gather(*(_ask(client, case, "auto") for case in batch))
+    seconds = time.perf_counter() - began
+    tokens = sum(reply["usage"]["completion_tokens"] for reply in replies)
+    served = [reply["router"]["model"] for reply in replies]
+    models = ", ".join(f"{served.count(m)} by {m}" for m in sorted(set(served)))
+    for case, reply in zip(batch, replies, strict=True):
+        _check_valid(case, reply)
+    print(f"  16 valid answers in {seconds:.2f} s ({tokens / seconds:.0f} tokens/s): {models}")
+
+
+async def _exact(client: openai.AsyncOpenAI, cases: list[Case]) -> None:
+    exact = 0
+    for case in cases:
+        reply = await _ask(client, case, "large")
+        _check_valid(case, reply)
+        right = _said(reply) == case.expected
+        exact += right
+        _show(case.text, ("right: " if right else "WRONG: ") + _answer(reply), reply)
+        if not right:
+            print(f"    expected {json.dumps(case.expected, ensure_ascii=False)}")
+    print(f"\n  {exact} of {len(cases)} equal the expected arguments (at least {ENOUGH_EXACT} must).")
+    if exact < ENOUGH_EXACT:
+        raise DemoFailed(f"only {exact} of {len(cases)} calls and extractions are exact")
+
+
+# ---- requests and answers ------------------------------------------------------------------------------------------
+
+
+def _request(case: Case, model: str) -> dict[str, Any]:
+    request: dict[str, Any] = {"model": model, "messages": list(case.messages), "temperature": 0}
+    if case.tools:
+        request["tools"] = list(case.tools)
+    if case.schema is not None:
+        named = {"name": case.schema_name or "answer", "schema": case.schema}
+        request["response_format"] = {"type": "json_schema", "json_schema": named}
+    return request
+
+
+async def _ask(client: openai.AsyncOpenAI, case: Case, model: str) -> dict[str, Any]:
+    reply = await client.chat.completions.create(**_request(case, model))
+    found: dict[str, Any] = reply.to_dict()
+    return found
+
+
+def _said(reply: dict[str, Any]) -> Any:
+    """The calls as `{name, arguments}`, or the object of an extraction, or the text."""
+    message = reply["choices"][0]["message"]
+    if message.get("tool_calls"):
+        functions = [call["function"] for call in message["tool_calls"]]
+        return [{"name": f["name"], "arguments": json.loads(f["arguments"])} for f in functions]
+    try:
+        return json.loads(message["content"])
+    except ValueError:
+        return message["content"]
+
+
+def _answer(reply: dict[str, Any]) -> str:
+    message = reply["choices"][0]["message"]
+    calls = message.get("tool_calls") or []
+    return "; ".join(f"{c['function']['name']}({c['function']['arguments']})" for c in calls) or message["content"]
+
+
+def _check_valid(case: Case, reply: dict[str, Any]) -> None:
+    """Raise DemoFailed unless the answer satisfies what the request demanded, by a validator of the demo's own."""
+    if reply["choices"][0]["finish_reason"] == "length":
+        raise DemoFailed(f"the answer to {case.text!r} was cut off at max_tokens")
+    said = _said(reply)
+    if case.schema is not None:
+        jsonschema_rs.validator_for(case.schema).validate(said)
+    elif isinstance(said, list):
+        offered = {tool["function"]["name"]: tool["function"]["parameters"] for tool in case.tools}
+        for call in said:
+            if call["name"] not in offered:
+                raise DemoFailed(f"{call['name']} was called but not offered")
+            jsonschema_rs.validator_for(offered[call["name"]]).validate(call["arguments"])
+
+
+def _show(request: str, answer: str, reply: dict[str, Any]) -> None:
+    print(f"  > {request}\n    {answer}")
+    _figures(reply)
+
+
+def _figures(reply: dict[str, Any]) -> None:
+    usage, router = reply["usage"], reply["router"]
+    cached = usage["prompt_tokens_details"]["cached_tokens"]
+    print(
+        f"    {router['model']} because {router['reason']}"
+        f" | {usage['prompt_tokens']} ({cached} cached) + {usage['completion_tokens']} tokens"
+        f" | TTFT {router['ttft_ms']:.0f} ms | {1e6 * router['cost_usd']:.2f} µ$",
+        flush=True,
+    )
