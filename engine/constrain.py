@@ -146,7 +146,7 @@ class GuardedMatcher:
         run: list[int] = []
         try:
             while len(run) < limit:
-                token = self._call(self._matcher.forced)
+                token = self._call(lambda: self._matcher.forced())
                 if token is None or token in self._end_ids:
                     break
                 self.advance(token)

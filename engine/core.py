@@ -60,7 +60,7 @@ class EngineCore:
         self._arbiter = arbiter or Arbiter()
         self._inbox: queue.SimpleQueue[Command | _CompileDone] = queue.SimpleQueue()
         self._first: Command | _CompileDone | None = None
-        self._compiling: dict[str, Submit] = {}
+        self._compiling: dict[str, Compile | Submit] = {}
         self._shutdown_at: float | None = None
 
     def post(self, command: Command) -> None:
@@ -155,6 +155,7 @@ class EngineCore:
         match item:
             case Compile():
                 self._instance(item.model)
+                self._new_id(item.id)
                 self._compile(item)
             case Prepare():
                 self._refuse_when_ending()
@@ -182,11 +183,10 @@ class EngineCore:
         self._instance(command.model)
         if (command.tokens is None) == (command.handle is None):
             raise RequestRefused("bad_submit", "submit either tokens or a handle")
-        if command.constraint is not None:
-            self._compiling[command.id] = command
-            self._compile(command)
-            return []
-        return self._admit(command, None)
+        if command.constraint is None:
+            return self._admit(command, None)
+        self._compile(command)
+        return []
 
     def _admit(self, command: Submit, matcher: TokenMatcher | None) -> list[Event]:
         try:
@@ -196,8 +196,9 @@ class EngineCore:
             raise
 
     def _cancel(self, request_id: str) -> list[Event]:
-        command = self._compiling.pop(request_id, None)
-        if command is not None:
+        command = self._compiling.get(request_id)
+        if isinstance(command, Submit):
+            del self._compiling[request_id]
             self._release(command.handle)
             now = self._clock()
             return [
@@ -218,15 +219,16 @@ class EngineCore:
                 instance.release(handle)
 
     def _compile(self, command: Compile | Submit) -> None:
-        assert command.constraint is not None
-        self._compiler.start(
-            command.model, command.constraint, lambda outcome: self._inbox.put(_CompileDone(command, outcome))
-        )
+        if command.constraint is not None:
+            self._compiling[command.id] = command
+            self._compiler.start(
+                command.model, command.constraint, lambda outcome: self._inbox.put(_CompileDone(command, outcome))
+            )
 
     def _compile_done(self, command: Compile | Submit, outcome: CompileOutcome) -> list[Event]:
         counters = self._instance(command.model).counters
         counters.compile_s += outcome.seconds
-        if isinstance(command, Submit) and self._compiling.pop(command.id, None) is None:
+        if self._compiling.pop(command.id, None) is None:
             return []  # cancelled meanwhile
         if isinstance(outcome, CompileFailure):
             counters.compile_refused += 1
