@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from grammars.disjointness import are_disjoint
 from grammars.negation import NotNegatable, negate
-from grammars.normal_form import Schema, conjunction, disjunction
+from grammars.normal_form import Schema, conjunction, declared_types, disjunction
 from grammars.pointer import child
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def _any_of(walk: "Walk", node: dict[str, Any], pointer: str) -> Schema:
 def _one_of(walk: "Walk", node: dict[str, Any], pointer: str) -> Schema:
     """`anyOf` where the branches are proved disjoint; else each branch without those it may meet; else a proof is left to the
     backend, which refuses what it can't prove."""
-    members = [member for member in _members(walk, node, "oneOf", pointer) if member is not False]
+    members: list[Schema] = [member for member in _members(walk, node, "oneOf", pointer) if member is not False]
     meets = [
         [j for j, other in enumerate(members) if i != j and not are_disjoint(member, other, walk.definitions)]
         for i, member in enumerate(members)
@@ -42,29 +42,38 @@ def _one_of(walk: "Walk", node: dict[str, Any], pointer: str) -> Schema:
         return disjunction(members)
     if len(members) <= _MAX_BRANCHES:
         try:
-            return disjunction(
-                [
-                    conjunction([member, *(negate(members[j], walk.definitions) for j in meets[i])])
-                    for i, member in enumerate(members)
-                ]
-            )
+            return disjunction([_alone(walk, members, i, meets[i], node) for i in range(len(members))])
         except NotNegatable:
             pass
     walk.doubts.append(("oneOf", pointer))
     return {"oneOf": members}
 
 
+def _alone(walk: "Walk", members: list[Schema], i: int, meets: list[int], node: dict[str, Any]) -> Schema:
+    """Member `i`, without the members that it may meet. Raises NotNegatable."""
+    within = declared_types(members[i], walk.definitions) or _own_types(node)
+    return conjunction([members[i], *(negate(members[j], walk.definitions, within) for j in meets)])
+
+
 def _not(walk: "Walk", node: dict[str, Any], pointer: str) -> Schema:
-    return _negated(walk, walk.visit(node["not"], child(pointer, "not")), "not", pointer)
+    return _negated(walk, node, walk.visit(node["not"], child(pointer, "not")), "not", pointer)
 
 
-def _negated(walk: "Walk", schema: Schema, keyword: str, pointer: str) -> Schema:
+def _negated(walk: "Walk", node: dict[str, Any], schema: Schema, keyword: str, pointer: str) -> Schema:
     try:
-        return negate(schema, walk.definitions)
+        return negate(schema, walk.definitions, _own_types(node))
     except NotNegatable as error:
         walk.refuse(
             keyword, pointer, f"the opposite of `{error.keyword}` has no exact form: say what is allowed instead"
         )
+
+
+def _own_types(node: dict[str, Any]) -> frozenset[str] | None:
+    """What `type` of a client's node says, which `keywords.py` checks."""
+    names = node.get("type")
+    if isinstance(names, str):
+        return frozenset({names})
+    return frozenset(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
 def _conditional(walk: "Walk", node: dict[str, Any], pointer: str) -> Schema:
@@ -73,7 +82,7 @@ def _conditional(walk: "Walk", node: dict[str, Any], pointer: str) -> Schema:
     condition = walk.visit(node["if"], child(pointer, "if"))
     consequence = walk.visit(node.get("then", True), child(pointer, "then"))
     alternative = walk.visit(node.get("else", True), child(pointer, "else"))
-    opposite = _negated(walk, condition, "if", pointer)
+    opposite = _negated(walk, node, condition, "if", pointer)
     return disjunction([conjunction([condition, consequence]), conjunction([opposite, alternative])])
 
 
@@ -138,7 +147,7 @@ def _containing(walk: "Walk", node: dict[str, Any], pointer: str) -> Schema:
     if low == 0 and high is None:
         return True
     if high == 0 and low == 0:
-        return {"items": _negated(walk, member, "contains", pointer)}
+        return {"items": _negated(walk, {}, member, "contains", pointer)}
     if member is True and high is None:
         return {"minItems": low}
     if low != 1 or high is not None or not isinstance(most, int) or most > _MAX_POSITIONS:

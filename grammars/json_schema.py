@@ -125,9 +125,9 @@ class Walk:
         plain = [keyword for keyword in node if keyword in keywords.ALL]
         first_plain = "properties" if "properties" in node else next(iter(plain), None)
         parts: list[Schema] = []
-        for keyword in node:
+        for keyword, value in node.items():
             if keyword in KEYWORDS:
-                parts.append(self.reference(keyword, node[keyword], pointer))
+                parts.append(self.reference(keyword, value, pointer))
             elif keyword in conditions.READERS:
                 parts.append(conditions.READERS[keyword](self, node, pointer))
             elif keyword == first_plain:

@@ -15,8 +15,14 @@ class NotNegatable(ValueError):
         super().__init__(keyword)
 
 
-def negate(schema: Schema, definitions: Mapping[str, Schema], depth: int = 8) -> Schema:
-    """A normal schema that accepts exactly what `schema` does not. Raises NotNegatable."""
+def negate(
+    schema: Schema, definitions: Mapping[str, Schema], within: frozenset[str] | None = None, depth: int = 8
+) -> Schema:
+    """A normal schema that accepts exactly what `schema` does not. Raises NotNegatable.
+
+    within: types (`integer` apart from `number`) that every instance is known to have anyhow; what the result says of others is
+    then free. It makes "no integer" expressible where no fraction can occur.
+    """
     if isinstance(schema, bool):
         return not schema
     if depth == 0:
@@ -25,28 +31,28 @@ def negate(schema: Schema, definitions: Mapping[str, Schema], depth: int = 8) ->
     for keyword, value in schema.items():
         match keyword:
             case "type":
-                branches.append(_without_types(value))
+                branches.append(_without_types(value, within))
             case "enum":
                 branches.append(_without_values(value))
             case "$ref":
                 target = definition(schema, definitions)
                 if target is None:
                     raise NotNegatable("$ref")
-                branches.append(negate(target, definitions, depth - 1))
+                branches.append(negate(target, definitions, within, depth - 1))
             case "anyOf":
-                branches.append(conjunction([negate(member, definitions, depth - 1) for member in value]))
+                branches.append(conjunction([negate(member, definitions, within, depth - 1) for member in value]))
             case "allOf":
-                branches += [negate(member, definitions, depth - 1) for member in value]
+                branches += [negate(member, definitions, within, depth - 1) for member in value]
             case "properties":
                 for name, member in value.items():
-                    complement = negate(member, definitions, depth - 1)
+                    complement = negate(member, definitions, depth=depth - 1)
                     if complement is not False:
                         branches.append({"type": ["object"], "properties": {name: complement}, "required": [name]})
             case "required":
                 branches += [{"type": ["object"], "properties": {name: False}} for name in value]
             case "prefixItems":
                 for i, member in enumerate(value):
-                    complement = negate(member, definitions, depth - 1)
+                    complement = negate(member, definitions, depth=depth - 1)
                     if complement is not False:
                         branches.append(
                             {"type": ["array"], "prefixItems": [*[True] * i, complement], "minItems": i + 1}
@@ -78,7 +84,12 @@ def _beyond(keyword: str, value: Any) -> Schema:
     return {"type": [kind], opposite: value + step}
 
 
-def _without_types(names: list[str]) -> Schema:
+def _without_types(names: list[str], within: frozenset[str] | None) -> Schema:
+    if within is not None:
+        covered = {*names, *(("integer",) if "number" in names else ())}
+        rest = sorted(within - covered)
+        if "number" not in rest or "integer" not in names:
+            return {"type": rest} if rest else False
     if "integer" in names and "number" not in names:
         raise NotNegatable("type")
     rest = [name for name in TYPES if name not in names]

@@ -60,6 +60,16 @@ def types(schema: Schema, definitions: Mapping[str, Schema], depth: int = 8) -> 
     return found
 
 
+def declared_types(schema: Schema, definitions: Mapping[str, Schema], depth: int = 8) -> frozenset[str] | None:
+    """The types that `type` names at a node or behind its `$ref`, with `integer` apart from `number`; None when it names none."""
+    if isinstance(schema, bool):
+        return None
+    if "type" in schema:
+        return frozenset(schema["type"])
+    target = definition(schema, definitions) if "$ref" in schema else None
+    return declared_types(target, definitions, depth - 1) if target is not None and depth else None
+
+
 def subschemas(schema: Schema) -> Iterator[Schema]:
     """The schemas directly inside a normal schema, `$defs` included."""
     if isinstance(schema, bool):

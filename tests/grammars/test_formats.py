@@ -1,0 +1,87 @@
+"""Formats against validators that share no code with us: whatever our expressions match, those accept."""
+
+import re
+
+import jsonschema
+import jsonschema_rs
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from grammars.formats import ENFORCED, NOT_REGULAR
+from grammars.regex import full_pattern
+
+PYTHON = jsonschema.Draft202012Validator.FORMAT_CHECKER
+
+ORDINARY = {
+    "date": ["2024-02-29", "1999-12-31", "0001-01-01"],
+    "time": ["23:59:59Z", "08:30:06.283185+02:00"],
+    "date-time": ["2024-02-29T00:00:00Z", "1963-06-19T08:30:06.28-08:00"],
+    "duration": ["P4DT12H30M5S", "PT36H", "P2W", "P1Y"],
+    "email": ["joe.bloggs@example.com", "te~st@example.co.uk", "a+b@x.io"],
+    "hostname": ["www.example.com", "localhost", "a-b.c-d", "h0"],
+    "ipv4": ["192.168.0.1", "0.0.0.0", "255.255.255.255"],
+    "ipv6": ["::1", "12:34:56:78:9a:bc:de:f0", "::ffff:192.168.0.1", "fe80::a"],
+    "uuid": ["2EB8AA08-aa98-11ea-b4aa-73b441d16380"],
+    "uri": ["http://foo.bar/?baz=qux#quux", "mailto:a@b.c", "urn:isbn:1", "http://[::1]:80/a%20b", "file:///etc/fstab"],
+    "uri-reference": ["/abc", "//foo.bar/?baz", "#frag", "", "a/b:c", "?q"],
+    "iri": ["http://ƒøø.ßår/?∂éœ=πîx#πîüx"],
+    "iri-reference": ["/âππ", "#ƒrägmênt"],
+    "uri-template": ["http://example.com/dictionary/{term:1}/{term}", "{?q*}"],
+    "json-pointer": ["", "/foo/bar~0/baz~1/%a", "/"],
+    "relative-json-pointer": ["0#", "1/foo"],
+}
+WRONG = {
+    "date": ["2023-02-29", "2023-13-01", "2023-04-31", "1900-02-29", "0000-01-01", "2023-1-1"],
+    "time": ["24:00:00Z", "12:00:60Z", "12:00:00", "12:00:00+24:00"],
+    "date-time": ["2023-02-29T00:00:00Z", "2023-01-01 00:00:00Z"],
+    "duration": ["P", "PT", "P1Y1D", "4D"],
+    "email": ["2962", "a@", ".a@b.c", "a..b@c.d", "a" * 65 + "@b.cd"],
+    "hostname": ["-a", "a-", "a..b", "a_b", "xn--X", "a" * 64],
+    "ipv4": ["256.1.1.1", "1.2.3", "01.2.3.4"],
+    "ipv6": ["12345::", "::1::", "1:2:3:4:5:6:7:8:9"],
+    "uuid": ["2eb8aa08aa9811eab4aa73b441d16380"],
+    "uri": ["//foo.bar", "a b", ":", "http://a/{b}"],
+    "uri-reference": ["\\\\a", "a b"],
+    "iri": ["/abc", "http:// "],
+    "iri-reference": ["\\"],
+    "uri-template": ["{term", "}"],
+    "json-pointer": ["a", "/~2"],
+    "relative-json-pointer": ["/a", "01/a"],
+}
+
+
+def _matches(name: str, text: str) -> bool:
+    return all(re.fullmatch(full_pattern(pattern), text) for pattern in ENFORCED[name])
+
+
+def _accepted(name: str, text: str) -> bool:
+    rust = jsonschema_rs.Draft202012Validator({"format": name}, validate_formats=True).is_valid(text)
+    return rust and PYTHON.conforms(text, name)
+
+
+@pytest.mark.parametrize("name", sorted(ENFORCED))
+def test_ordinary_texts_of_a_format_match_and_wrong_ones_do_not(name: str) -> None:
+    assert [text for text in ORDINARY[name] if not _matches(name, text)] == []
+    assert [text for text in WRONG[name] if _matches(name, text)] == []
+
+
+@pytest.mark.parametrize("name", sorted(ENFORCED))
+def test_whatever_matches_a_format_is_accepted_by_two_validators(name: str) -> None:
+    latin = st.characters(min_codepoint=0x20, max_codepoint=0x17F)
+
+    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(text=st.from_regex(full_pattern(ENFORCED[name][0]), fullmatch=True, alphabet=latin))
+    def check(text: str) -> None:
+        if _matches(name, text):
+            assert _accepted(name, text), text
+
+    check()
+
+
+def test_every_format_of_the_standard_is_enforced_or_refused() -> None:
+    standard = {
+        "date-time", "date", "time", "duration", "email", "idn-email", "hostname", "idn-hostname", "ipv4", "ipv6", "uri",
+        "uri-reference", "iri", "iri-reference", "uuid", "uri-template", "json-pointer", "relative-json-pointer", "regex",
+    }  # fmt: skip
+    assert ENFORCED.keys() | NOT_REGULAR == standard
