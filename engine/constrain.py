@@ -146,7 +146,7 @@ class GuardedMatcher:
         run: list[int] = []
         try:
             while len(run) < limit:
-                token = self._call(lambda: self._matcher.forced())
+                token = self._call(lambda: self._matcher.forced())  # noqa: PLW0108 - the look-up may raise, too
                 if token is None or token in self._end_ids:
                     break
                 self.advance(token)

@@ -48,11 +48,15 @@ class CostModel:
         """Weights that a step with logits multiplies by (norms and biases left out)."""
         return self._layer_weights + self._head_weights
 
-    def step(self, *, n_tokens: int, n_context: int, n_logits: int) -> StepCost:
-        """The work of a step. n_context: the sum over its rows of the keys each reads; n_logits: rows of logits."""
-        flops = 2.0 * (n_tokens * self._layer_weights + n_logits * self._head_weights) + self._pair_flops * n_context
+    def step(self, *, n_tokens: int, n_pairs: int, n_keys: int, n_logits: int) -> StepCost:
+        """The work of a step.
+
+        n_pairs: (query, key) pairs that its tokens attend over; n_keys: keys that its rows read from their pages;
+        n_logits: rows of logits.
+        """
+        flops = 2.0 * (n_tokens * self._layer_weights + n_logits * self._head_weights) + self._pair_flops * n_pairs
         weights = (self._layer_weights + (self._head_weights if n_logits else 0)) * self._weight_itemsize
-        return StepCost(flops, weights + (n_context + n_tokens) * self._token_kv_bytes)
+        return StepCost(flops, weights + (n_keys + n_tokens) * self._token_kv_bytes)
 
     def observe(self, cost: StepCost, seconds: float) -> None:
         """Learn from a step that was measured."""
@@ -67,14 +71,18 @@ class CostModel:
 
     def drain_s(self, n_tokens: int, token_budget: int) -> float:
         """Seconds until `n_tokens` queued tokens are computed in full steps of `token_budget`."""
-        full = self.step(n_tokens=token_budget, n_context=0, n_logits=1)
+        full = self.step(n_tokens=token_budget, n_pairs=0, n_keys=0, n_logits=1)
         return self.seconds(full) * n_tokens / token_budget
 
     def _line(self) -> tuple[float, float]:
+        """(seconds of an empty step, seconds per operation), neither negative."""
         n, x, y, xx, xy = self._sums
         spread = n * xx - x * x
-        rate = max(0.0, (n * xy - x * y) / spread) if spread > 1e-9 * n * xx else 0.0
-        return max(0.0, (y - rate * x) / n), rate
+        rate = (n * xy - x * y) / spread if spread > 1e-9 * n * xx else 0.0
+        if rate < 0.0:
+            return y / n, 0.0
+        fixed = (y - rate * x) / n
+        return (fixed, rate) if fixed >= 0.0 else (0.0, xy / xx)
 
 
 def _x(x: float, _y: float) -> float:

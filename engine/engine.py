@@ -164,8 +164,10 @@ class Engine:
                         open_ids.remove(event.id)
                         raise as_exception(event)
         finally:
-            for request_id in open_ids:
-                core.post(Cancel(request_id))
+            if open_ids:
+                for request_id in open_ids:
+                    core.post(Cancel(request_id))
+                core.step()
         return collectors
 
 

@@ -325,7 +325,8 @@ class ModelInstance:
     def _cost(self, plan: StepPlan) -> StepCost:
         return self.cost_model.step(
             n_tokens=plan.n_tokens,
-            n_context=sum(row.n * (row.start + row.n) for row in plan.rows),
+            n_pairs=sum(row.n * row.start + row.n * (row.n + 1) // 2 for row in plan.rows),
+            n_keys=sum(row.start + row.n for row in plan.rows),
             n_logits=sum(row.n_logits for row in plan.rows),
         )
 

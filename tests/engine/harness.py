@@ -78,7 +78,7 @@ class Seen:
 
 
 def drive(core: EngineCore, arrivals: Iterable[tuple[int, Command]]) -> dict[str, Seen]:
-    """Post each command before the step it names, and step until nothing is left; accounts are checked at every step."""
+    """Post each command before the step it names, step until nothing is left; accounts are checked at every step."""
     todo = sorted(arrivals, key=lambda arrival: arrival[0])
     seen: dict[str, Seen] = {}
     step = 0

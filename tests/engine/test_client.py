@@ -211,7 +211,7 @@ class Mortal:
     def send(self, command: Command) -> None:
         self.sent.append(command)
 
-    async def close(self, grace_s: float) -> None:
+    async def close(self, grace_s: float) -> None:  # noqa: ARG002 - the protocol names it
         self.listener = None
 
     def answer(self, *events: Event) -> None:

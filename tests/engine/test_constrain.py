@@ -26,7 +26,7 @@ class HfTokenizer:
     def __init__(self) -> None:
         from transformers import PreTrainedTokenizerFast
 
-        self.hf = PreTrainedTokenizerFast(tokenizer_object=build_tokenizer(), eos_token="<|im_end|>")
+        self.hf = PreTrainedTokenizerFast(tokenizer_object=build_tokenizer(), eos_token="<|im_end|>")  # noqa: S106
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The core's promises to single requests: handles, cancellation, deadlines, refusals, faults, fairness between models."""
+"""The core's promises to single requests: handles, cancellation, deadlines, refusals, faults, fair turns."""
 
 import itertools
 import math
@@ -379,8 +379,8 @@ def test_a_saturated_large_model_leaves_the_small_one_its_turns(folder: Path) ->
 
 def test_tenants_never_share_a_prefix(folder: Path) -> None:
     core = core_of(folder)
-    for id, salt in (("a", "x"), ("b", "y"), ("c", "x")):
-        drive(core, [(0, Submit(id=id, model=MODEL, params=SamplingParams(max_tokens=1), tokens=PROMPT, salt=salt))])
+    for name, salt in (("a", "x"), ("b", "y"), ("c", "x")):
+        drive(core, [(0, Submit(id=name, model=MODEL, params=SamplingParams(max_tokens=1), tokens=PROMPT, salt=salt))])
     stats = instance_of(core).stats()
     assert (stats["prefix_queries"], stats["prefix_hits"]) == (3, 1)
     assert stats["prompt_tokens_cached"] == len(PROMPT) // 8 * 8

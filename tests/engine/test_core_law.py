@@ -1,4 +1,4 @@
-"""The law: an answer is a function of model, prompt, parameters and seed. Nothing about scheduling may change a token."""
+"""The law: an answer is a function of model, prompt, parameters and seed, whatever the schedule."""
 
 import random
 from pathlib import Path

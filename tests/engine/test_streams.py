@@ -1,4 +1,4 @@
-"""One request's stream: deltas are together the text, and stop strings, end tokens and limits cut it in the right place."""
+"""One request's stream: deltas are together the text; stop strings, end tokens and limits cut it in the right place."""
 
 from pathlib import Path
 

@@ -1,0 +1,99 @@
+"""Two models in one engine: their vocabularies compared, their memory split, their pages kept apart."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from engine.config import CacheConfig
+from engine.pair import VocabularyComparison, fingerprint, load_engine
+from engine.pair_config import PairConfig
+from engine.tokenizer import Tokenizer
+from tests.engine.checkpoints import build_checkpoint
+from tests.engine.harness import engine_config
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("small")
+    build_checkpoint(folder, seed=5)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("large")
+    build_checkpoint(folder, seed=6, num_hidden_layers=5, num_key_value_heads=4)
+    return folder
+
+
+def with_tokenizer(folder: Path, tmp_path: Path, change: dict[str, str]) -> Tokenizer:
+    """A copy of the folder's tokenizer in which the tokens of two ids have changed places."""
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "tokenizer.json"
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    vocabulary = raw["model"]["vocab"]
+    for one, other in change.items():
+        vocabulary[one], vocabulary[other] = vocabulary[other], vocabulary[one]
+    path.write_text(json.dumps(raw), encoding="utf-8")
+    return Tokenizer.from_folder(tmp_path)
+
+
+def test_equal_tokenizers_are_shared(small: Path, large: Path) -> None:
+    tokenizer = Tokenizer.from_folder(small)
+    comparison = VocabularyComparison.of(tokenizer, Tokenizer.from_folder(large))
+    assert comparison.is_shared
+    assert comparison.n_compared == tokenizer.vocab_size
+
+
+def test_one_token_in_another_place_is_found(small: Path, tmp_path: Path) -> None:
+    mine = Tokenizer.from_folder(small)
+    [a], [b] = mine.encode("a"), mine.encode("b")
+    comparison = VocabularyComparison.of(mine, with_tokenizer(small, tmp_path, {"a": "b"}))
+    assert not comparison.is_shared
+    assert comparison.first_difference == min(a, b)
+
+
+def test_memory_is_split_so_that_both_hold_as_many_tokens(small: Path, large: Path) -> None:
+    budget = 3 * 2**20
+    configs = {
+        name: replace(engine_config(folder), cache=CacheConfig(block_size=8))
+        for name, folder in (("small", small), ("large", large))
+    }
+    core = load_engine(PairConfig(configs, kv_bytes=budget)).core
+    one, other = core.info()
+    assert one.kv_bytes + other.kv_bytes <= budget * 1.05
+    assert one.n_blocks == pytest.approx(other.n_blocks, rel=0.1)
+    assert other.kv_bytes > 2 * one.kv_bytes
+    core.close()
+
+
+def test_loading_says_what_clients_must_know(small: Path, large: Path) -> None:
+    configs = {"small": engine_config(small), "large": engine_config(large, n_blocks=40)}
+    loaded = load_engine(PairConfig(configs))
+    ready = loaded.ready()
+    assert ready.shares_vocabulary
+    assert [info.name for info in ready.models] == ["small", "large"]
+    assert ready.models[0].fingerprint != ready.models[1].fingerprint
+    assert (ready.models[1].n_blocks, ready.models[1].block_size, ready.models[1].dtype) == (40, 8, "float32")
+    assert 0 < ready.models[0].n_parameters < ready.models[1].n_parameters
+    loaded.core.close()
+
+
+def test_a_fingerprint_changes_with_a_single_weight(small: Path, tmp_path: Path) -> None:
+    shutil.copytree(small, tmp_path, dirs_exist_ok=True)
+    assert fingerprint(tmp_path) == fingerprint(small)
+    weights = next(tmp_path.glob("*.safetensors"))
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert fingerprint(tmp_path) != fingerprint(small)
+
+
+def test_an_impossible_pair_is_refused(small: Path) -> None:
+    with pytest.raises(ValueError, match="models is empty"):
+        PairConfig({})
+    with pytest.raises(ValueError, match="kv_bytes is 0"):
+        PairConfig({"m": engine_config(small)}, kv_bytes=0)
