@@ -1,0 +1,39 @@
+"""The Triton kernels as the set that a GPU gets, under the runner: the same logits and states as with the CPU's set."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.config import CacheConfig
+from engine.models import decoder
+from engine.models.loading import load_decoder
+from engine.runner import ModelRunner, RunnerOutput
+from kernels import gpu
+from tests.engine.checkpoints import build_checkpoint
+from tests.engine.driver import Driver, Sequence
+
+
+def steps(folder: Path) -> list[RunnerOutput]:
+    """A prompt in two chunks with company, a decode, a draft to verify."""
+    model = load_decoder(folder, torch.float32)
+    driver = Driver(ModelRunner(model.config, model, CacheConfig(block_size=4, n_blocks=16), (1,)))
+    one, other = Sequence("one", list(range(5, 18))), Sequence("other", list(range(30, 36)))
+    return [
+        driver.run([driver.row(one, 6, 0), driver.row(other, 5, 1)]),
+        driver.run([driver.row(one, 3, 1, wants_state=True), driver.row(other, 1, 1)]),
+        driver.run([driver.row(one, 4, 4)]),
+    ]
+
+
+@pytest.mark.parametrize("family", ["mistral", "qwen3"])
+def test_the_runner_computes_the_same_with_the_kernels_of_a_gpu(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = {"sliding_window": 5} if family == "mistral" else {"head_dim": 12}
+    build_checkpoint(tmp_path, family, hidden_size=32, intermediate_size=40, num_hidden_layers=2, **window)
+    expected = steps(tmp_path)
+    monkeypatch.setattr(decoder, "kernels_for", lambda _device: gpu.build())
+    for actual, wanted in zip(steps(tmp_path), expected, strict=True):
+        torch.testing.assert_close(actual.logits, wanted.logits, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(actual.states, wanted.states, atol=1e-4, rtol=1e-4)

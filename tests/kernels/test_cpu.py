@@ -1,0 +1,127 @@
+"""The fast CPU forms against the plain definitions in reference.py."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kernels import RaggedBatch, cpu, kernels_for, reference
+from tests.kernels.samples import build_batch, normal, pack
+
+rows_of_batch = st.lists(
+    st.tuples(st.integers(1, 40), st.integers(0, 60)).map(lambda pair: (pair[0], pair[0] + pair[1])),
+    min_size=1,
+    max_size=6,
+) | st.lists(st.tuples(st.just(1), st.integers(1, 90)), min_size=1, max_size=8)
+
+
+@settings(max_examples=60)
+@given(
+    rows=rows_of_batch,
+    heads=st.sampled_from([(1, 1), (4, 2), (6, 1), (3, 3)]),
+    block_size=st.sampled_from([1, 4, 16]),
+    window=st.sampled_from([None, 1, 7, 64]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+)
+def test_paged_attention_equals_its_definition(
+    rows: list[tuple[int, int]], heads: tuple[int, int], block_size: int, window: int | None, dtype: torch.dtype
+) -> None:
+    n_heads, n_kv_heads = heads
+    n_pages = sum(-(-context // block_size) + 1 for _, context in rows)
+    batch = build_batch(rows, block_size, n_pages)
+    pages = normal(n_pages, 2, n_kv_heads, block_size, 8).to(dtype)
+    q = normal(batch.n_tokens, n_heads, 8, seed=1).to(dtype)
+    attention = cpu.PagedAttention(batch, n_kv_heads, 0.3, torch.device("cpu"))
+    expected = reference.paged_attention(q, pages, batch, 0.3, window)
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    for _ in range(2):  # the second layer reuses what was prepared for the first
+        torch.testing.assert_close(attention(q, pages, window), expected, atol=tolerance, rtol=tolerance)
+
+
+def test_attention_is_the_softmax_weighted_mean_of_the_values_seen() -> None:
+    """The definition itself, on a case small enough to do by hand: two keys, one of them outside the window."""
+    pages = torch.zeros(1, 2, 1, 2, 2)
+    pages[0, 0, 0] = torch.tensor([[1.0, 0.0], [0.0, 1.0]])  # keys
+    pages[0, 1, 0] = torch.tensor([[10.0, 0.0], [0.0, 20.0]])  # values
+    q = torch.tensor([[[math.log(3.0), 0.0]]])
+    batch = RaggedBatch((1,), (2,), ((0,),), 2)
+    torch.testing.assert_close(reference.paged_attention(q, pages, batch, 1.0, None), torch.tensor([[[7.5, 5.0]]]))
+    torch.testing.assert_close(reference.paged_attention(q, pages, batch, 1.0, 1), torch.tensor([[[0.0, 20.0]]]))
+
+
+@given(n=st.integers(1, 9), is_normed=st.booleans(), dtype=st.sampled_from([torch.float32, torch.bfloat16]))
+def test_rope_and_cache_equals_its_definition(n: int, is_normed: bool, dtype: torch.dtype) -> None:
+    n_heads, n_kv_heads, head_dim, block_size = 4, 2, 8, 4
+    qkv = normal(n, n_heads + 2 * n_kv_heads, head_dim).to(dtype)
+    positions = torch.arange(5, 5 + n)
+    cos, sin = reference.rotary_tables(positions, 1.0 / 100 ** (torch.arange(0, head_dim, 2) / head_dim), 1.0)
+    slots = torch.randperm(40, generator=torch.Generator().manual_seed(n))[:n]
+    norms = (normal(head_dim, seed=2).to(dtype), normal(head_dim, seed=3).to(dtype)) if is_normed else (None, None)
+    pages, expected_pages = (torch.zeros(10, 2, n_kv_heads, block_size, head_dim, dtype=dtype) for _ in range(2))
+    expected = reference.rope_and_cache(qkv, cos, sin, expected_pages, slots, *norms, 1e-6)
+    prepared = cpu.write_index(slots, n_kv_heads, block_size)
+    q = cpu.rope_and_cache(qkv, cos, sin, pages, prepared, *norms, 1e-6)
+    tolerance = 1e-6 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(q, expected, atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(pages, expected_pages, atol=tolerance, rtol=tolerance)
+
+
+def test_rotation_turns_pairs_and_depends_on_distances_only() -> None:
+    inv_freq = torch.tensor([1.0, 0.1])
+    cos, sin = reference.rotary_tables(torch.arange(20), inv_freq, 1.0)
+    x = normal(1, 1, 4).expand(20, 1, 4)
+    turned = reference.rotate(x, cos, sin)[:, 0]
+    complex_x = torch.complex(x[0, 0, :2].double(), x[0, 0, 2:].double())
+    expected = complex_x * torch.exp(1j * torch.arange(20)[:, None] * inv_freq.double())
+    torch.testing.assert_close(turned.double(), torch.cat((expected.real, expected.imag), -1), atol=1e-5, rtol=1e-5)
+    products = turned @ turned.T
+    torch.testing.assert_close(products[3, 7], products[11, 15])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_norms_equal_their_definition(dtype: torch.dtype) -> None:
+    x, residual, weight = normal(5, 32).to(dtype), normal(5, 32, seed=1).to(dtype), normal(32, seed=2).to(dtype)
+    tolerance = 1e-6 if dtype == torch.float32 else 3e-2
+    torch.testing.assert_close(
+        cpu.rms_norm(x, weight, 1e-5), reference.rms_norm(x, weight, 1e-5), atol=tolerance, rtol=tolerance
+    )
+    for fast, plain in zip(
+        cpu.add_rms_norm(x, residual, weight, 1e-5), reference.add_rms_norm(x, residual, weight, 1e-5), strict=True
+    ):
+        torch.testing.assert_close(fast, plain, atol=tolerance, rtol=tolerance)
+
+
+@given(
+    n_rows=st.integers(1, 5),
+    vocab=st.sampled_from([1, 31, 32, 33, 3000]),
+    density=st.sampled_from([0.0, 0.02, 0.5, 1.0]),
+    is_cut=st.booleans(),
+    seed=st.integers(0, 10**6),
+)
+def test_sampling_equals_its_definition(n_rows: int, vocab: int, density: float, is_cut: bool, seed: int) -> None:
+    logits = normal(n_rows, vocab, seed=seed) * 2
+    generator = torch.Generator().manual_seed(seed)
+    bits = torch.rand(n_rows, -(-vocab // 32) * 32, generator=generator) < density
+    bits[:, 0] = True  # something is always allowed
+    words = pack(bits)
+    temperatures = torch.tensor([0.0, 1.0, 0.3, 2.0, 1.0])[:n_rows]
+    keep_from = logits[:, :1].amin(1) if is_cut else torch.full((n_rows,), -math.inf)
+    keys = torch.randint(-(2**62), 2**62, (n_rows,), generator=generator)
+    assert torch.equal(reference.unpack_mask(words, vocab), bits[:, :vocab])
+    for mask in (words, None):
+        expected = reference.sample(logits, mask, temperatures, keep_from, keys)
+        assert torch.equal(cpu.sample(logits, mask, temperatures, keep_from, keys), expected)
+
+
+def test_the_longest_agreeing_beginning_of_each_draft_is_accepted() -> None:
+    drafted = torch.tensor([5, 6, 7, 0, 0, 5, 6, 0, 9, 0])
+    sampled = torch.tensor([5, 6, 1, 7, 4, 1, 6, 2, 9, 3])
+    starts = torch.tensor([0, 4, 5, 8, 10])
+    assert reference.accept_chain(drafted, sampled, starts).tolist() == [2, 0, 0, 1]
+
+
+def test_a_device_without_kernels_is_refused() -> None:
+    with pytest.raises(ValueError, match="meta"):
+        kernels_for(torch.device("meta"))
