@@ -1,6 +1,7 @@
 """Real server processes on tiny random checkpoints: one as a newcomer starts it, one with a router and a key."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -14,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import openai
 import pytest
 
 from engine.pair import fingerprint
+from router_model.artefact import RouterArtefact
 from router_model.commands import train
 from router_model.outcomes import OutcomeRow, StateBlob, write_outcomes
 from tests.engine.checkpoints import build_checkpoint
@@ -46,7 +49,7 @@ class GatewayServer:
 
     def client(self, **options: Any) -> openai.OpenAI:
         """The official client, without retries."""
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.key, **{"max_retries": 0, **options})
+        return openai.OpenAI(**{"base_url": f"{self.url}/v1", "api_key": self.key, "max_retries": 0, **options})
 
     def async_client(self) -> openai.AsyncOpenAI:
         """The official asynchronous client, without retries."""
@@ -154,7 +157,10 @@ def routed_server(
 
 @pytest.fixture(scope="session")
 def router_folder(checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A router for the pair, trained on made-up outcomes in which the large model is always right, the small rarely."""
+    """A router for the pair, trained on made-up outcomes in which the large model is always right, the small rarely.
+
+    Nothing is out of its domain, so that thresholds alone decide.
+    """
     folder = tmp_path_factory.mktemp("router")
     rng = np.random.default_rng(0)
     rows = [
@@ -172,6 +178,11 @@ def router_folder(checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFac
     write_outcomes(folder / "outcomes.jsonl", rows)
     small, large = fingerprint(checkpoints.small), fingerprint(checkpoints.large)
     train([folder / "outcomes.jsonl"], folder / "router", small_model=small, large_model=large, show=lambda _: None)
+    trained = RouterArtefact.load(folder / "router")
+    manifest = msgspec.structs.replace(trained.manifest, radius=1e9)
+    dataclasses.replace(trained, model=dataclasses.replace(trained.model, radius=1e9), manifest=manifest).save(
+        folder / "router"
+    )
     return folder / "router"
 
 
@@ -186,7 +197,13 @@ def run_server(checkpoints: Checkpoints, data_dir: Path, environment: Mapping[st
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "gateway", "serve", *arguments],
-            env=inherited | {"OMP_NUM_THREADS": "1", "POINTSMAN_ENGINE_THREADS": "1", **environment},
+            env=inherited
+            | {
+                "OMP_NUM_THREADS": "1",
+                "POINTSMAN_ENGINE_THREADS": "1",
+                "POINTSMAN_ENGINE_DTYPE": "float32",
+                **environment,
+            },
             stdout=output,
             stderr=subprocess.STDOUT,
         )

@@ -68,7 +68,9 @@ def test_unknown_names_are_listed_or_refused_under_strict_params() -> None:
     assert (error.detail.code, error.detail.param) == ("unsupported_parameter", "x_custom")
 
 
-@pytest.mark.parametrize("name", [*REFUSED, "guided_whitespace_pattern", "json_schema", "my_grammar", "format", "regex"])
+@pytest.mark.parametrize(
+    "name", [*REFUSED, "guided_whitespace_pattern", "json_schema", "my_grammar", "format", "regex"]
+)
 def test_what_would_change_the_answer_is_never_ignored(name: str) -> None:
     error = refused(body(**{name: "x"}))
     assert (error.detail.code, error.detail.param) == ("unsupported_parameter", name)
