@@ -10,8 +10,8 @@ from typing import Any, Final
 import msgspec
 
 from grammars.cache import CompileCache
-from grammars.constraint import Constraint
-from grammars.errors import ConstraintRefused
+from grammars.constraint import Constraint, Grammar
+from grammars.errors import ConstraintRefused, MatcherFailed
 from grammars.limits import Limits
 from grammars.matcher import BackendState, Matcher
 from grammars.planner import Plan, Whitespace, plan
@@ -80,11 +80,13 @@ class GrammarCompiler:
         Raises ConstraintRefused for what no backend enforces exactly and CompileTimeout when the deadline passes; nothing else
         on account of the constraint.
         """
-        return self._cache.get(_key(constraint), lambda: self._compile(constraint), self._deadline_s)
+        key = self._key(constraint)
+        self._backend("xgrammar" if isinstance(constraint, Grammar) and constraint.syntax == "ebnf" else "llguidance")
+        return self._cache.get(key, lambda: self._compile(constraint), self._deadline_s)
 
     def cached(self, constraint: Constraint) -> CompiledConstraint | None:
         """The compiled constraint if the cache holds it. Raises ConstraintRefused when it remembers a refusal."""
-        return self._cache.peek(_key(constraint))
+        return self._cache.peek(self._key(constraint))
 
     def _compile(self, constraint: Constraint) -> CompiledConstraint:
         began = time.perf_counter()
@@ -95,18 +97,39 @@ class GrammarCompiler:
         backend = self._backend(planned.backend)
         try:
             start = backend.compile(planned.source)
-        except ConstraintRefused as refusal:
-            raise _attributed(planned, refusal.reason) from refusal
+            self._require_a_beginning(start)
+        except (ConstraintRefused, MatcherFailed) as error:
+            raise _attributed(planned, error.reason if isinstance(error, ConstraintRefused) else str(error)) from error
         size = _FIXED_BYTES + 16 * len(planned.source)
         return CompiledConstraint(
             planned.backend, planned.warnings, time.perf_counter() - began, size, self._vocabulary, start
         )
 
+    def _require_a_beginning(self, start: BackendState) -> None:
+        """Refuse a grammar without a sentence, such as a reference to itself, before an answer is stuck in it."""
+        import torch
+
+        row = torch.zeros(self._vocabulary.n_words, dtype=torch.int32)
+        Matcher(self._vocabulary, start.fork()).fill_mask(row)
+        if not row.any():
+            raise MatcherFailed("no answer can satisfy it")
+
     def _backend(self, name: str) -> Any:
+        """The backend, made and warmed by whoever asks first: that is no constraint's cost."""
         with self._lock:
             if name not in self._backends:
-                self._backends[name] = _new_backend(name, self._vocabulary)
+                backend = _new_backend(name, self._vocabulary)
+                backend.warm_up()
+                self._backends[name] = backend
             return self._backends[name]
+
+    def _key(self, constraint: Constraint) -> bytes:
+        """The constraint as text. Order matters in a schema (properties are written in their order), so nothing is sorted."""
+        try:
+            return msgspec.json.encode(constraint)
+        except (TypeError, ValueError, RecursionError) as error:
+            plan(constraint, self._whitespace, self._limits)  # names the place that is too deep or no JSON
+            raise ConstraintRefused("schema", "", f"is not JSON ({error}): send plain JSON values") from error
 
 
 def _new_backend(name: str, vocabulary: Vocabulary) -> Any:
@@ -123,14 +146,6 @@ def _new_backend(name: str, vocabulary: Vocabulary) -> Any:
     from grammars.llguidance_backend import LLGuidanceBackend
 
     return LLGuidanceBackend(vocabulary)
-
-
-def _key(constraint: Constraint) -> bytes:
-    """Order matters in a schema (properties are written in their order), so nothing is sorted."""
-    try:
-        return msgspec.json.encode(constraint)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ConstraintRefused("schema", "", f"is not JSON ({error}): send plain JSON values") from error
 
 
 def _attributed(planned: Plan, reason: str) -> ConstraintRefused:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from grammars.normal_form import Schema, definition, types
+from grammars.normal_form import Schema, definition, equal, types
 from grammars.validators import accepts
 
 
@@ -13,6 +13,8 @@ def are_disjoint(a: Schema, b: Schema, definitions: Mapping[str, Schema], depth:
         return True
     if a is True or b is True or depth == 0:
         return False
+    if "enum" in a and "enum" in b:
+        return not any(equal(one, other) for one in a["enum"] for other in b["enum"])
     for one, other in ((a, b), (b, a)):
         if "enum" in one:
             return not any(accepts(other, definitions, value) for value in one["enum"])

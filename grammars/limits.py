@@ -19,7 +19,8 @@ class Limits:
     enum_values: int = 3_000
     properties: int = 1_000
     branches: int = 2_000
-    combinations: int = 1_024
+    combinations: int = 512
+    patterns: int = 64
     count: int = 10_000
     grammar_chars: int = 64_000
     grammar_depth: int = 64
@@ -49,6 +50,10 @@ def check_schema(schema: Any, limits: Limits, pointer: str = "") -> None:
         if properties > limits.properties:
             raise ConstraintRefused(
                 "properties", at, f"the schema has more than {limits.properties} properties: split it"
+            )
+        if isinstance(value.get("patternProperties"), dict) and len(value["patternProperties"]) > limits.patterns:
+            raise ConstraintRefused(
+                "patternProperties", at, f"has more than {limits.patterns} patterns: join some with `|`"
             )
         for keyword in ("anyOf", "oneOf", "allOf"):
             branches += len(value[keyword]) if isinstance(value.get(keyword), list) else 0

@@ -22,7 +22,8 @@ class LLGuidanceState:
         """Set the bits of legal tokens. Raises MatcherFailed at llguidance's limits on lexer states and parser items."""
         self._matcher.unsafe_compute_mask_ptr(row.data_ptr(), row.numel() * 4)
         if self._matcher.is_error():
-            raise MatcherFailed(self._matcher.get_error().split("\n")[0])
+            reason = self._matcher.get_error().split("\n")[0]
+            raise MatcherFailed("no answer can satisfy it" if reason.startswith("NoExtension") else reason)
 
     def advance(self, token_id: int) -> bool:
         """Take a token; an illegal one leaves the state as it is."""
@@ -58,6 +59,10 @@ class LLGuidanceBackend:
         return llguidance.hf.from_tokenizer(
             self._vocabulary.hf, n_vocab=self._vocabulary.size, eos_token=list(self._vocabulary.stop_ids)
         )
+
+    def warm_up(self) -> None:
+        """Read the vocabulary now; about a second for 150,000 tokens."""
+        self._tokenizer  # noqa: B018
 
     def compile(self, lark: str) -> LLGuidanceState:
         """The start state. Raises ConstraintRefused with llguidance's own words, keyword `grammar`, no pointer."""

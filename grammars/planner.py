@@ -93,6 +93,9 @@ def _plan_grammar(constraint: Grammar, limits: Limits) -> Plan:
         raise ConstraintRefused("grammar", "", f"has more than {limits.grammar_chars} characters: shorten it")
     if "\x00" in constraint.text:
         raise ConstraintRefused("grammar", "", "holds a NUL character: remove it")
+    for count in re.findall(r"\{\s*\d*\s*,?\s*(\d+)\s*\}", constraint.text):
+        if len(count) > 9 or int(count) > limits.count:
+            raise ConstraintRefused("grammar", "", f"repeats more than {limits.count} times: use `*` or `+`")
     depth = deepest = 0
     for char in constraint.text:
         depth += (char in "([") - (char in ")]")

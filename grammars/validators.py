@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from grammars.draft import Draft
-from grammars.normal_form import Schema
+from grammars.normal_form import Schema, every
 
 
 def build(schema: Any, draft: Draft) -> Any:
@@ -38,7 +38,9 @@ def accepts(schema: Schema, definitions: Mapping[str, Schema], value: Any) -> bo
     if isinstance(schema, bool):
         return schema
     try:
-        return bool(build(anchored({**schema, "$defs": dict(definitions)}), Draft.DRAFT2020).is_valid(value))
+        referred = any(isinstance(node, dict) and "$ref" in node for node in every(schema))
+        whole = {**schema, "$defs": dict(definitions)} if referred else schema
+        return bool(build(anchored(whole), Draft.DRAFT2020).is_valid(value))
     except ValueError:
         return True
 
