@@ -5,7 +5,6 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 from litestar import Litestar
@@ -23,7 +22,7 @@ from gateway.openai.guard import require_key
 from gateway.openai.identity import ResponseIdentity
 from gateway.openai.intake import Intake
 from gateway.openai.models import get_model, list_models
-from gateway.openai.prompt import Prompter
+from gateway.openai.prompt import prompters
 from gateway.routing.catalogue import Catalogue
 from gateway.routing.router import Router, load_policy
 from gateway.services import Services
@@ -40,7 +39,6 @@ from gateway.telemetry.tracing import Tracing, TracingError
 
 log = logging.getLogger(__name__)
 
-DIALECT = "xlam"
 # What a person can put right: settings, checkpoints, the data folder, the tracing variables.
 _UNUSABLE = (SettingsError, LoadFailed, EngineDied, SpoolError, TracingError, OSError, ValueError)
 
@@ -100,7 +98,7 @@ async def _start(settings: Settings, drain: Drain, stack: AsyncExitStack) -> Ser
         settings=settings,
         engine=engine,
         catalogue=catalogue,
-        intake=Intake(settings, catalogue, _prompters(catalogue), secrets.token_bytes(32)),
+        intake=Intake(settings, catalogue, prompters(catalogue), secrets.token_bytes(32)),
         router=Router(engine, policy, settings.routing, np.random.default_rng()),
         authenticator=Authenticator(
             SqlKeyRepository(database),
@@ -138,10 +136,3 @@ async def _open_storage(settings: Settings, stack: AsyncExitStack) -> tuple[Writ
     recorder.start()
     stack.push_async_callback(recorder.close)
     return recorder, database
-
-
-def _prompters(catalogue: Catalogue) -> dict[str, Prompter]:
-    """A prompter by alias; models whose tokenizer and template are the same share one, and so each rendered prompt."""
-    made = {model.alias: Prompter.from_folder(Path(model.info.path), DIALECT) for model in catalogue.models}
-    first_of = {prompter.identity: prompter for prompter in reversed(made.values())}
-    return {alias: first_of[prompter.identity] for alias, prompter in made.items()}

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import http.client
 import json
 import os
 import socket
@@ -9,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ def _server(arguments: list[str], environment: dict[str, str], folder: Path) -> 
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
         try:
-            _wait_until_ready(process, url, log)
+            _wait_until_ready(process, port, log)
             yield url
         finally:
             process.terminate()
@@ -90,13 +90,22 @@ def _server(arguments: list[str], environment: dict[str, str], folder: Path) -> 
                 process.wait()
 
 
-def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+def _is_ready(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", "/health/ready")
+        return connection.getresponse().status == 200
+    finally:
+        connection.close()
+
+
+def _wait_until_ready(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
     started = time.perf_counter()
     while time.perf_counter() - started < START_LIMIT_S:
         if process.poll() is not None:
             raise SystemExit(f"The gateway ended with code {process.returncode} while starting:\n{log.read_text()}")
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health/ready", timeout=2) as reply:
-            if reply.status == 200:
+        with contextlib.suppress(OSError):
+            if _is_ready(port):
                 print(f"Ready after {time.perf_counter() - started:.1f} s.", flush=True)
                 return
         time.sleep(0.1)
@@ -145,7 +154,8 @@ async def _function_call(client: openai.AsyncOpenAI, case: Case) -> None:
 
 async def _stream(client: openai.AsyncOpenAI, case: Case) -> None:
     print(f"  > {case.text}\n    ", end="")
-    began, first, pieces, last = time.perf_counter(), 0.0, 0, {}
+    began, first, pieces = time.perf_counter(), 0.0, 0
+    last: dict[str, Any] = {}
     stream = await client.chat.completions.create(
         **_request(case, "auto"), stream=True, stream_options={"include_usage": True}
     )
@@ -172,12 +182,13 @@ async def _every_model(client: openai.AsyncOpenAI, case: Case) -> None:
 
 async def _refused(client: openai.AsyncOpenAI) -> None:
     schema = {"type": "object", "properties": {"a": {"$ref": "https://example.com/elsewhere.json"}}, "required": ["a"]}
+    request: dict[str, Any] = {
+        "model": "auto",
+        "messages": [{"role": "user", "content": "anything"}],
+        "response_format": {"type": "json_schema", "json_schema": {"name": "remote", "schema": schema}},
+    }
     try:
-        await client.chat.completions.create(
-            model="auto",
-            messages=[{"role": "user", "content": "anything"}],
-            response_format={"type": "json_schema", "json_schema": {"name": "remote", "schema": schema}},
-        )
+        await client.chat.completions.create(**request)
     except openai.BadRequestError as error:
         print(f"  400 as promised: {error.body}")
         return

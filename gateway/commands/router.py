@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.commands.arguments import CommandError
+from gateway.commands.arguments import CommandError, add_model_arguments, add_settings_arguments, settings_of
 
 if TYPE_CHECKING:
     from gateway.commands.arguments import Subparsers
@@ -28,6 +28,23 @@ def add_router(commands: "Subparsers") -> None:
             help=f"checkpoint of the {name} model behind the outcomes; the router is then used with that pair only",
         )
     train.set_defaults(run=_train)
+    generate = actions.add_parser(
+        "generate-outcomes",
+        help="run both models over a file of requests and grade them",
+        description="Send every request to both models the way the server would, grade the answers, and write the "
+        "outcomes that `router train` reads.",
+    )
+    generate.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help='JSON lines: {"id": ..., "request": a chat completion body, "expected": calls, object, text or null}',
+    )
+    generate.add_argument("--out", type=Path, required=True, metavar="FILE", help="outcomes; gzipped if it ends in .gz")
+    add_model_arguments(generate)
+    add_settings_arguments(generate)
+    generate.set_defaults(run=_generate)
     evaluate = actions.add_parser("evaluate", help="score a saved router on outcomes that it was not trained on")
     evaluate.add_argument("--artefact", type=Path, required=True, metavar="DIR", help="the router's folder")
     evaluate.add_argument("--data", type=Path, required=True, metavar="FILE", help=_DATA)
@@ -43,6 +60,19 @@ def _train(parsed: argparse.Namespace) -> int:
         train(parsed.data, parsed.out, small_model=small, large_model=large, seed=parsed.seed)
     except (ValueError, OSError) as error:
         raise CommandError(str(error)) from error
+    return 0
+
+
+def _generate(parsed: argparse.Namespace) -> int:
+    import asyncio
+
+    from gateway.routing.shadow import generate_outcomes
+
+    try:
+        count, small, large = asyncio.run(generate_outcomes(settings_of(parsed), parsed.data, parsed.out))
+    except (ValueError, OSError) as error:
+        raise CommandError(str(error)) from error
+    print(f"{count} outcomes in {parsed.out}: the small model was right in {small:.1%}, the large one in {large:.1%}")
     return 0
 
 

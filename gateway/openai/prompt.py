@@ -13,9 +13,11 @@ from engine.chat_template import ChatTemplateError
 from engine.tokenizer import Tokenizer
 from gateway.openai.constraints import Asked
 from gateway.openai.errors import bad_request
+from gateway.routing.catalogue import Catalogue
 from grammars.constraint import Tool
 from grammars.dialects import get_dialect
 
+DIALECT = "xlam"
 JSON_LINE = "Answer with JSON only."
 _PROBE = "pointsman_probe"
 _TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
@@ -74,6 +76,13 @@ class Prompter:
             return _PROBE in self.tokenizer.render([{"role": "user", "content": "x"}], tools, **extra)
         except ChatTemplateError:
             return False
+
+
+def prompters(catalogue: Catalogue) -> dict[str, Prompter]:
+    """A prompter by alias; models whose tokenizer and template are the same share one, and so each rendered prompt."""
+    made = {model.alias: Prompter.from_folder(Path(model.info.path), DIALECT) for model in catalogue.models}
+    first_of = {prompter.identity: prompter for prompter in reversed(made.values())}
+    return {alias: first_of[prompter.identity] for alias, prompter in made.items()}
 
 
 def _with_system(messages: list[dict[str, Any]], lines: list[str]) -> list[dict[str, Any]]:
