@@ -27,6 +27,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--budget", type=int, default=4096, help="tokens a batch")
     parser.add_argument("--branches", type=int, default=6, help="sentences under one shared prefix")
     parser.add_argument("--rate", type=float, default=1.0, help="factor on both learning rates")
+    parser.add_argument("--workers", type=int, default=1, help="processes that train one model together")
+    parser.add_argument("--worker", type=int, default=0, help="which of them this is; worker 0 evaluates and saves")
     parser.add_argument("--split", choices=("train", "router", "held"), default="held")
     parser.add_argument("--examples", type=int, default=600)
     return parser.parse_args()
@@ -43,7 +45,14 @@ def main() -> None:
     own = run / tokenizer.FILE
     if not own.exists():
         shutil.copy(given.tokenizer / tokenizer.FILE, own)
-    options = trainer.Options(threads=given.threads, budget=given.budget, branches=given.branches, rate=given.rate)
+    options = trainer.Options(
+        threads=given.threads,
+        budget=given.budget,
+        branches=given.branches,
+        rate=given.rate,
+        worker=given.worker,
+        workers=given.workers,
+    )
     work = trainer.Trainer(run, given.size, tokenizer.load(run), options)
     if given.command == "train":
         work.run(given.minutes, None if given.minutes is None else 0.65)

@@ -10,6 +10,7 @@ import msgspec
 from bundled_models import signature
 from bundled_models.catalogue import Catalogue, Entry, load
 from bundled_models.generator import Example, Generator
+from router_model.grading import exact_match
 
 HERE = Path(__file__).parent
 HANDWRITTEN, DEMO, OPEN_TOOLS = HERE / "handwritten.jsonl", HERE / "demo_sentences.jsonl", HERE / "open_tools.jsonl"
@@ -20,8 +21,8 @@ CaseKind = Literal["call", "calls", "none", "extract", "chat"]
 class Case(msgspec.Struct, frozen=True):
     """One request and its right answer.
 
-    tools: OpenAI tool definitions; schema: the JSON schema of an extraction. expected: the calls as `{name, arguments}` in
-    order, the object of an extraction, or None where the right answer is text.
+    tools: OpenAI tool definitions; schema: the JSON schema of an extraction. expected: the calls as `{name, arguments}`
+    in order, the object of an extraction, or None where the right answer is text.
     """
 
     id: str
@@ -46,25 +47,13 @@ class Case(msgspec.Struct, frozen=True):
         return str([m for m in self.messages if m["role"] == "user"][-1]["content"])
 
     def is_right(self, answer: str) -> bool:
-        """Exact match: the same calls in the same order, or the same object, with equal values of equal types; any text where
-        no call is due. White space and escapes do not count."""
-        if self.expected is None:
-            return bool(answer.strip()) and not answer.lstrip().startswith(("[", "{"))
-        try:
-            said = json.loads(answer)
-        except ValueError:
-            return False
-        return _canonical(said) == _canonical(self.expected)
-
-
-def _canonical(value: Any) -> str:
-    """JSON text in which equal values of equal types, and only those, are equal."""
-    return json.dumps(value, sort_keys=True)
+        """Whether the model's text is exactly right (see `router_model.grading`)."""
+        return exact_match(answer, self.expected)
 
 
 def difficulty_of(kind: str, offered: int, given: int) -> str:
-    """easy: one call with at most two values and at most two tools to choose from; hard: several calls, or four values and
-    more, or five tools and more; medium: the rest."""
+    """easy: one call, at most two values, at most two tools; hard: several calls, four values and more, or five tools
+    and more; medium: the rest."""
     if kind == "calls" or given >= 4 or offered >= 5:
         return "hard"
     return "easy" if given <= 2 and offered <= 2 else "medium"

@@ -111,7 +111,7 @@ class Report(msgspec.Struct, frozen=True):
 
 
 def case_sets(count: int, seed: int) -> dict[str, list[Case]]:
-    """The three sets of the model card: unseen phrasings and values, hand-written sentences, tools outside the catalogue."""
+    """The sets of the model card: unseen phrasings and values, hand-written sentences, tools it never saw."""
     return {
         "held-out": generated(count, seed),
         "hand-written": written(HANDWRITTEN),

@@ -94,7 +94,7 @@ class Generator:
         for parameter in parameters:
             if parameter.name not in phrasing.names:
                 continue
-            if not parameter.required and self.random.random() < 0.5:
+            if not parameter.required and self.random.random() < 0.6:
                 continue
             only = phrasing.values_of(parameter.name)
             values[parameter.name], spoken[parameter.name] = self.values.draw(parameter, only)
@@ -219,7 +219,7 @@ class Generator:
         offers = self._offers()
         tools = tuple(self._definition(o) for o in offers)
         base = Example("call", self._system("tools"), tools, None, None, (), "", len(tools), 0)
-        weights = {"call": 60, "calls": 22, "none": 13, "chat": 5}
+        weights = {"call": 66, "calls": 16, "none": 13, "chat": 5}
         kinds = [k for k in self.stage.kinds if k != "extract"]
         examples = []
         for kind in self.random.choices(kinds, [weights[k] for k in kinds], k=size):

@@ -28,13 +28,15 @@ def _widened(linear: nn.Linear, old: Tensor, fresh: bool) -> None:
 
 @torch.no_grad()
 def grow(small: TinyLlama, large: TinyLlama) -> None:
-    """Overwrite `large` so that it says what `small` says. Both have heads of one width; `large` is no smaller anywhere.
+    """Overwrite `large` so that it says what `small` says; heads of one width, and `large` no smaller anywhere.
 
     Raises ValueError where the shapes do not allow it.
     """
     a, b = small.shape, large.shape
     if a.head_width != b.head_width or a.vocabulary != b.vocabulary or a.theta != b.theta:
-        raise ValueError(f"heads of {a.head_width} and {b.head_width}: growing needs one head width, vocabulary and theta")
+        raise ValueError(
+            f"heads of {a.head_width} and {b.head_width}: growing needs one head width, vocabulary and theta"
+        )
     if b.width < a.width or b.layers < a.layers or b.hidden < a.hidden:
         raise ValueError(f"{b} is smaller than {a}: grow into a larger shape")
     factor = (a.width / b.width) ** 0.5

@@ -23,7 +23,7 @@ CHECKPOINT = "checkpoint.pt"
 CURVE = "curve.jsonl"
 DRILL_LOSS = 0.7
 ADVANCE = (0.5, 0.6)  # exact match on fresh values at which a stage is left
-MOST_SECONDS = (900.0, 1500.0)  # a stage is left after this long in any case
+MOST_SECONDS = (900.0, 2000.0)  # a stage is left after this long in any case
 
 
 @dataclass(slots=True)
@@ -33,10 +33,14 @@ class Options:
     branches: int = 6
     budget: int = 4096
     matrix_rate: float = 0.02
-    other_rate: float = 0.0015
+    other_rate: float = 0.003
     rate: float = 1.0
     warmup_steps: int = 50
     evaluate_every_s: float = 180.0
+    exchange_every_s: float = 20.0
+    stale_s: float = 90.0
+    worker: int = 0
+    workers: int = 1
     threads: int = 1
 
 
@@ -106,7 +110,7 @@ class Trainer:
         if (folder / CHECKPOINT).exists():
             self._resume()
         self.progress.starts += 1
-        seed = 1000 * self.progress.starts + 7
+        seed = 1000 * self.progress.starts + 7 + 500 * options.worker
         random.seed(seed)
         torch.manual_seed(seed)
         self._seed = seed
@@ -131,6 +135,23 @@ class Trainer:
         partial = self.folder / (CHECKPOINT + ".partial")
         torch.save(state, partial)
         os.replace(partial, self.folder / CHECKPOINT)
+
+    @torch.no_grad()
+    def exchange(self) -> None:
+        """Move half way to the other workers' newest weights, after leaving one's own for them.
+
+        Elastic averaging (Zhang, Choromanska, LeCun, 2015): processes that never wait for each other, so a busy core
+        does not stall the rest. Weights older than `stale_s` are those of a worker that has ended.
+        """
+        own = self.folder / f"worker{self.options.worker}.pt"
+        torch.save(self.model.state_dict(), own.with_suffix(".partial"))
+        os.replace(own.with_suffix(".partial"), own)
+        others = [self.folder / f"worker{i}.pt" for i in range(self.options.workers) if i != self.options.worker]
+        fresh = [p for p in others if p.exists() and time.time() - p.stat().st_mtime < self.options.stale_s]
+        for path in fresh:
+            weights = torch.load(path, weights_only=True)
+            for name, tensor in self.model.state_dict().items():
+                tensor.lerp_(weights[name], 1 / (len(fresh) + 1))
 
     def _log(self, **entry: Any) -> None:
         with (self.folder / CURVE).open("a", encoding="utf-8") as file:
@@ -201,6 +222,7 @@ class Trainer:
         begun, spoken, evaluated, waited = time.time(), time.time(), time.time(), 0.0
         average, first, tokens = 0.0, progress.step, progress.tokens
         source, factor, spoken_step = self._source(), 1.0, progress.step
+        exchanged, leads = begun, options.worker == 0
         while not self._stopping:
             before = time.time()
             done = (before - begun) / (60 * minutes) if minutes else 0.0
@@ -224,7 +246,12 @@ class Trainer:
                     f"{progress.seconds:6.0f} s  step {spoken_step}  stage {progress.stage}  loss {average:.3f}",
                     flush=True,
                 )
-            if progress.stage >= 0 and now - evaluated > options.evaluate_every_s:
+            if options.workers > 1 and progress.stage >= 0 and now - exchanged > options.exchange_every_s:
+                exchanged = now
+                self.exchange()
+            if not leads and 0 <= progress.stage < len(ADVANCE):
+                over = progress.stage_seconds > MOST_SECONDS[progress.stage]
+            if leads and progress.stage >= 0 and now - evaluated > options.evaluate_every_s:
                 speed = (progress.tokens - tokens) / (now - begun)
                 self._evaluate(average, factor, waited / (now - begun), speed)
                 self.save()
@@ -235,6 +262,8 @@ class Trainer:
                 progress.stage += 1
                 progress.stage_seconds = 0.0
                 source = self._source()
+        if not leads:
+            return
         if progress.stage >= 0:
             self._evaluate(average, factor, waited / max(1.0, time.time() - begun), 0.0)
         self.save()

@@ -13,6 +13,8 @@ from bundled_models.catalogue import FOLDER, Parameter, Split
 PART = re.compile(r"\{(\w+)(?::(\d+)-(\d+)(?::(\d))?)?\}")
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 SHARES: dict[Split, range] = {"train": range(7), "router": range(7, 8), "held": range(8, 10)}
+MADE_UP = re.compile(r"\{[mMU]\}")
+REAL_SHARE = 0.6  # this share of the draws takes a pattern without made-up words, where a pool has one
 DISJOINT_FROM = 200  # a range with fewer values than this is shared by the splits: it would leave too few
 
 
@@ -61,8 +63,10 @@ class Values:
     def from_pool(self, pool: str) -> str:
         """A value of the split out of `pool`."""
         patterns = self._pools[pool]
+        real = [p for p in patterns if not MADE_UP.search(p)]
         for _ in range(200):
-            value = PART.sub(self._part, self._random.choice(patterns))
+            chosen = real if real and self._random.random() < REAL_SHARE else patterns
+            value = PART.sub(self._part, self._random.choice(chosen))
             if pool in self.SHARED or belongs(value, self._split):
                 return value
         raise ValueError(f"Pool {pool!r} has no value for the split {self._split!r}: give it more patterns.")
