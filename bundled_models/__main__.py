@@ -1,72 +1,145 @@
-"""`python -m bundled_models tokenizer|train|decay|evaluate|export`: everything that makes the bundled models."""
+"""`python -m bundled_models COMMAND`: everything that makes the bundled pair, step by step or all at once."""
 
 import argparse
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
-import torch
+import msgspec
 
-from bundled_models import generator, model, tokenizer, trainer
 from bundled_models.model import SHAPES
 
 FOLDER = Path(__file__).parent
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bundled_models", description=__doc__)
-    parser.add_argument("command", choices=("tokenizer", "train", "decay", "evaluate", "export"))
-    parser.add_argument("--size", choices=tuple(SHAPES), default="small")
-    parser.add_argument("--run", type=Path, metavar="DIR", help="the run's folder (default: runs/SIZE)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where export writes (default: weights/SIZE)")
-    parser.add_argument("--tokenizer", type=Path, metavar="DIR", default=FOLDER / "runs" / "tokenizer")
-    parser.add_argument(
-        "--minutes", type=float, help="train: the plan, decaying over its last third; decay: its length"
-    )
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--budget", type=int, default=4096, help="tokens a batch")
-    parser.add_argument("--branches", type=int, default=6, help="sentences under one shared prefix")
-    parser.add_argument("--rate", type=float, default=1.0, help="factor on both learning rates")
-    parser.add_argument("--workers", type=int, default=1, help="processes that train one model together")
-    parser.add_argument("--worker", type=int, default=0, help="which of them this is; worker 0 evaluates and saves")
-    parser.add_argument("--split", choices=("train", "router", "held"), default="held")
-    parser.add_argument("--examples", type=int, default=600)
-    return parser.parse_args()
+RUNS = FOLDER / "runs"
 
 
 def main() -> None:
     """Run one command."""
-    given = _arguments()
-    if given.command == "tokenizer":
-        tokenizer.save(tokenizer.train(), given.tokenizer)
-        return
-    run = given.run or FOLDER / "runs" / given.size
-    run.mkdir(parents=True, exist_ok=True)
-    own = run / tokenizer.FILE
-    if not own.exists():
-        shutil.copy(given.tokenizer / tokenizer.FILE, own)
-    options = trainer.Options(
-        threads=given.threads,
-        budget=given.budget,
-        branches=given.branches,
-        rate=given.rate,
-        worker=given.worker,
-        workers=given.workers,
-    )
-    work = trainer.Trainer(run, given.size, tokenizer.load(run), options)
-    if given.command == "train":
-        work.run(given.minutes, None if given.minutes is None else 0.65)
-    elif given.command == "decay":
-        work.run(given.minutes or 10.0, 0.0)
-    elif given.command == "evaluate":
-        source = generator.Generator(1_234, given.split)
-        groups = [source.group(5) for _ in range(given.examples // 5)]
-        print(json.dumps(trainer.exact(work.model, work.tokenizer, groups)))
-    else:
-        out = given.out or FOLDER / "weights" / given.size
-        model.export(work.model, out)
-        tokenizer.save(work.tokenizer, out)
-        print(f"{out}: {sum(p.numel() for p in work.model.parameters()):,} parameters, torch {torch.__version__}")
+    parser = argparse.ArgumentParser(prog="python -m bundled_models", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_training(commands)
+    _add_products(commands)
+    given = parser.parse_args()
+    given.run(given)
+
+
+def _add_training(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    tokens = commands.add_parser("tokenizer", help="train the shared tokenizer into runs/tokenizer")
+    tokens.set_defaults(run=_tokenizer)
+    train = commands.add_parser("train", help="train a model, or go on with a run that was stopped")
+    train.add_argument("--size", choices=tuple(SHAPES), required=True)
+    train.add_argument("--folder", type=Path, metavar="DIR", help="the run's folder (default runs/SIZE)")
+    train.add_argument("--minutes", type=float, required=True, help="how long; the rate falls linearly to zero")
+    train.add_argument("--hold", type=float, default=0.0, help="share of the time before the rate falls (default 0)")
+    train.add_argument("--rate", type=float, default=0.4, help="factor on the learning rates (default 0.4)")
+    train.add_argument("--workers", type=int, default=1, help="processes that train the model together, one a core")
+    train.add_argument("--worker", type=int, help=argparse.SUPPRESS)
+    train.set_defaults(run=_train)
+    grow = commands.add_parser("grow", help="start the large model's run from the small model's weights")
+    grow.set_defaults(run=_grow)
+
+
+def _add_products(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    export = commands.add_parser("export", help="write a run's model as a checkpoint folder")
+    export.add_argument("--size", choices=tuple(SHAPES), required=True)
+    export.add_argument("--out", type=Path, metavar="DIR", help="default: where the gateway looks for it")
+    export.set_defaults(run=_export)
+    requests = commands.add_parser("requests", help="graded requests of a split, for `pointsman router`")
+    requests.add_argument("--split", choices=("router", "held"), default="router")
+    requests.add_argument("--count", type=int, default=3000)
+    requests.add_argument("--seed", type=int, default=0)
+    requests.add_argument("--out", type=Path, required=True, metavar="FILE")
+    requests.set_defaults(run=_requests)
+    evaluate = commands.add_parser("evaluate", help="exact match, free and under the grammar, of a checkpoint")
+    evaluate.add_argument("folders", type=Path, nargs="*", metavar="DIR", help="default: the bundled pair")
+    evaluate.add_argument("--count", type=int, default=400, help="generated cases (default 400)")
+    evaluate.add_argument("--seed", type=int, default=20261120)
+    evaluate.add_argument("--json", type=Path, metavar="OUT")
+    evaluate.set_defaults(run=_evaluate)
+    reproduce = commands.add_parser("reproduce", help="all of it, in about three hours on two cores")
+    reproduce.set_defaults(run=_reproduce)
+
+
+def _tokenizer(_: argparse.Namespace) -> None:
+    from bundled_models import tokenizer
+
+    tokenizer.save(tokenizer.train(), RUNS / "tokenizer")
+
+
+def _train(given: argparse.Namespace) -> None:
+    from bundled_models import tokenizer, trainer
+
+    folder = given.folder or RUNS / given.size
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / tokenizer.FILE).exists():
+        shutil.copy(RUNS / "tokenizer" / tokenizer.FILE, folder)
+    others = range(1, given.workers) if given.worker is None else ()
+    command = [sys.executable, "-m", "bundled_models", *sys.argv[1:]]
+    helpers = [subprocess.Popen([*command, "--worker", str(index)], stdout=subprocess.DEVNULL) for index in others]
+    options = trainer.Options(rate=given.rate, worker=given.worker or 0, workers=given.workers)
+    try:
+        work = trainer.Trainer(folder, given.size, tokenizer.load(folder), options)
+        work.run(given.minutes, given.hold)
+    finally:
+        for helper in helpers:
+            helper.terminate()
+            helper.wait()
+
+
+def _grow(_: argparse.Namespace) -> None:
+    from bundled_models import tokenizer, trainer
+    from bundled_models.growth import grow
+
+    (RUNS / "large").mkdir(parents=True, exist_ok=True)
+    shutil.copy(RUNS / "small" / tokenizer.FILE, RUNS / "large")
+    small, large = (trainer.Trainer(RUNS / s, s, tokenizer.load(RUNS / s), trainer.Options()) for s in SHAPES)
+    grow(small.model, large.model)
+    large.progress = small.progress
+    large.save()
+
+
+def _export(given: argparse.Namespace) -> None:
+    from bundled_models import model, tokenizer, trainer
+
+    folder, out = RUNS / given.size, given.out or FOLDER / given.size
+    work = trainer.Trainer(folder, given.size, tokenizer.load(folder), trainer.Options())
+    model.export(work.model, out)
+    tokenizer.save(work.tokenizer, out)
+    shutil.copy(folder / trainer.CURVE, out / trainer.CURVE)
+    print(f"{out}: {sum(p.numel() for p in work.model.parameters()):,} parameters")
+
+
+def _requests(given: argparse.Namespace) -> None:
+    from bundled_models.cases import generated
+
+    cases = generated(given.count, given.seed, given.split)
+    lines = [
+        msgspec.json.encode(
+            {"id": c.id, "subject": c.kind, "request": c.body("auto"), "expected": c.expected} | {"group": c.id}
+        )
+        for c in cases
+    ]
+    given.out.write_bytes(b"".join(line + b"\n" for line in lines))
+
+
+def _evaluate(given: argparse.Namespace) -> None:
+    from bundled_models.evaluation import as_json, evaluate
+
+    reports = []
+    for folder in given.folders or [FOLDER / size for size in SHAPES]:
+        reports += evaluate(folder, given.count, given.seed, lambda line: print(line, flush=True))
+    if given.json:
+        given.json.write_bytes(as_json(reports) + b"\n")
+
+
+def _reproduce(_: argparse.Namespace) -> None:
+    from bundled_models.reproduction import STEPS
+
+    for number, step in enumerate(STEPS, 1):
+        print(json.dumps({"step": f"{number}/{len(STEPS)}", "command": " ".join(step)}), flush=True)
+        subprocess.run([sys.executable, "-m", *step], check=True)
 
 
 if __name__ == "__main__":

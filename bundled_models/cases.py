@@ -46,6 +46,17 @@ class Case(msgspec.Struct, frozen=True):
         """What the user says last."""
         return str([m for m in self.messages if m["role"] == "user"][-1]["content"])
 
+    def body(self, model: str) -> dict[str, Any]:
+        """The case as a chat completion request to `model`, greedy."""
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        request: dict[str, Any] = {"model": model, "messages": [*system, *self.messages], "temperature": 0}
+        if self.tools:
+            request["tools"] = list(self.tools)
+        if self.schema is not None:
+            named = {"name": self.schema_name or "answer", "schema": self.schema}
+            request["response_format"] = {"type": "json_schema", "json_schema": named}
+        return request
+
     def is_right(self, answer: str) -> bool:
         """Whether the model's text is exactly right (see `router_model.grading`)."""
         return exact_match(answer, self.expected)

@@ -31,7 +31,7 @@ class Options:
     """How to train; none of it is part of the model."""
 
     branches: int = 6
-    budget: int = 4096
+    budget: int = 3072
     matrix_rate: float = 0.02
     other_rate: float = 0.003
     rate: float = 1.0

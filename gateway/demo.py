@@ -157,7 +157,7 @@ async def _stream(client: openai.AsyncOpenAI, case: Case) -> None:
     began, first, pieces = time.perf_counter(), 0.0, 0
     last: dict[str, Any] = {}
     stream = await client.chat.completions.create(
-        **_request(case, "auto"), stream=True, stream_options={"include_usage": True}
+        **case.body("auto"), stream=True, stream_options={"include_usage": True}
     )
     async for chunk in stream:
         for choice in chunk.choices:
@@ -226,18 +226,8 @@ async def _exact(client: openai.AsyncOpenAI, cases: list[Case]) -> None:
 # ---- requests and answers ------------------------------------------------------------------------------------------
 
 
-def _request(case: Case, model: str) -> dict[str, Any]:
-    request: dict[str, Any] = {"model": model, "messages": list(case.messages), "temperature": 0}
-    if case.tools:
-        request["tools"] = list(case.tools)
-    if case.schema is not None:
-        named = {"name": case.schema_name or "answer", "schema": case.schema}
-        request["response_format"] = {"type": "json_schema", "json_schema": named}
-    return request
-
-
 async def _ask(client: openai.AsyncOpenAI, case: Case, model: str) -> dict[str, Any]:
-    reply = await client.chat.completions.create(**_request(case, model))
+    reply = await client.chat.completions.create(**case.body(model))
     found: dict[str, Any] = reply.to_dict()
     return found
 
