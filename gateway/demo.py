@@ -41,19 +41,37 @@ def run(settings_arguments: list[str]) -> int:
     """Run the demo against a server started with `settings_arguments`; return the exit code."""
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="pointsman-demo-") as folder:
-        environment = {**os.environ, "POINTSMAN_DATA_DIR": folder, "HF_HUB_OFFLINE": "1"}
+        environment = _environment(folder)
         _command(["migrate", *settings_arguments], environment)
         with _server(settings_arguments, environment, Path(folder)) as url:
-            try:
-                asyncio.run(_steps(url))
-                failed = False
-            except (DemoFailed, openai.OpenAIError) as error:
-                print(f"\nFAILED: {error}", file=sys.stderr)
-                failed = True
+            failed = _is_failed(url)
         print("\n== What routing did (pointsman report routing) ==", flush=True)
         _command(["report", "routing", *settings_arguments], environment)
     print(f"\n{'FAILED' if failed else 'Done'} in {time.perf_counter() - started:.0f} s.")
     return 1 if failed else 0
+
+
+@contextlib.contextmanager
+def running_server(settings_arguments: list[str]) -> Iterator[str]:
+    """A server process with a data folder of its own, as the demo uses it; yields its address."""
+    with (
+        tempfile.TemporaryDirectory(prefix="pointsman-") as folder,
+        _server(settings_arguments, _environment(folder), Path(folder)) as url,
+    ):
+        yield url
+
+
+def _is_failed(url: str) -> bool:
+    try:
+        asyncio.run(_steps(url))
+    except (DemoFailed, openai.OpenAIError) as error:
+        print(f"\nFAILED: {error}", file=sys.stderr)
+        return True
+    return False
+
+
+def _environment(folder: str) -> dict[str, str]:
+    return {**os.environ, "POINTSMAN_DATA_DIR": folder, "HF_HUB_OFFLINE": "1"}
 
 
 # ---- the server process --------------------------------------------------------------------------------------------
