@@ -66,8 +66,8 @@ def against_transformers(engine: Engine, cases: list[Case], runs: int) -> dict[s
     found = {}
     for name, batch in (("1 stream", prompts[:1]), ("16 at once", prompts[:16])):
         tokens: list[Any] = list(batch)
-        found[name] = ratios(runs, lambda t=tokens: engine.generate(t, exact), lambda b=batch: peer.generate(b))  #
-        type: ignore[misc] return found
+        found[name] = ratios(runs, partial(engine.generate, tokens, exact), partial(peer.generate, batch))
+    return found
 
 
 def structured_against_free(engine: Engine, cases: list[Case], runs: int) -> dict[str, Spread]:
