@@ -13,6 +13,8 @@ from bundled_models.values import Values
 Kind = Literal["call", "calls", "none", "extract", "chat"]
 KINDS: tuple[Kind, ...] = ("call", "calls", "none", "extract", "chat")
 SLOT = re.compile(r"\{(\w+)\}")
+PLAIN_WORD = re.compile(r"(?<![\w{'])[A-Za-z]+ (?=[A-Za-z{])")
+THINNED_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ class Generator:
             values[parameter.name], spoken[parameter.name] = self.values.draw(parameter, only)
         expressed: set[str] = set()
         text, starts = "", False
+        is_thinned = self.split == "train" and self.random.random() < THINNED_SHARE
         for piece in phrasing.pieces:
             if piece.param is not None and (
                 piece.param not in values or _word(values[piece.param]) != str(piece.value)
@@ -108,9 +111,14 @@ class Generator:
             if any(name not in values for name in piece.slots):
                 continue
             starts |= not text and piece.text.startswith("{")
-            text += SLOT.sub(lambda found: spoken[found[1]], piece.text)
+            said = PLAIN_WORD.sub(self._thin, piece.text) if is_thinned else piece.text
+            text += SLOT.sub(lambda found: spoken[found[1]], said)
             expressed.update(piece.slots, [piece.param] if piece.param else [])
         return text.strip(), {name: value for name, value in values.items() if name in expressed}, starts
+
+    def _thin(self, word: re.Match[str]) -> str:
+        """Now and then a word is missing: what a request means must not hang on one word of a phrasing."""
+        return "" if self.random.random() < 0.12 else word[0]
 
     def _sentence(self, offer: Offer) -> tuple[str, dict[str, Any], bool]:
         entry = offer.entry
