@@ -14,6 +14,7 @@ class Event(Enum):
     NONE = "none"
     VALUE_STARTED = "value started"
     VALUE_ENDED = "value ended"
+    TWO_VALUES_ENDED = "a number or literal ended, and the array or object around it"
     KEY_ENDED = "key ended"
 
 
@@ -59,8 +60,8 @@ class JsonCursor:
             return self._in_string(byte)
         if self._in_scalar and byte in b",]} \t\r\n":
             self._in_scalar = False
-            self._surround(byte)
-            return Event.VALUE_ENDED
+            is_container = self._surround(byte) is Event.VALUE_ENDED
+            return Event.TWO_VALUES_ENDED if is_container else Event.VALUE_ENDED
         if self._in_scalar:
             return Event.NONE
         if byte == 0x22:
@@ -98,7 +99,7 @@ class JsonCursor:
         elif byte == 0x5C:
             self._escaped = True
         elif byte == 0x22:
-            self.last_text = json.loads(string)
+            self.last_text = _decoded(string)
             self._string = None
             if self._is_key:
                 level = self._levels[-1]
@@ -107,3 +108,11 @@ class JsonCursor:
             self.is_complete = not self._levels
             return Event.VALUE_ENDED
         return Event.NONE
+
+
+def _decoded(string: bytearray) -> str:
+    """The text of a JSON string; one that is no JSON, from an answer without a grammar, is taken as it stands."""
+    try:
+        return str(json.loads(string))
+    except ValueError:
+        return string[1:-1].decode("utf-8", "replace")

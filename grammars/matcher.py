@@ -65,13 +65,12 @@ class Matcher:
 
         Raises MatcherFailed when the backend runs out of its limits, ValueError for a row of another shape, type or device.
         """
-        if row.shape != (self._vocabulary.n_words,) or row.device.type != "cpu" or row.element_size() != 4:
+        mask = self._mask()
+        if row.shape != mask.shape or row.dtype != mask.dtype or row.device != mask.device or not row.is_contiguous():
             raise ValueError(
-                f"a mask row is an int32 CPU tensor [{self._vocabulary.n_words}], not {row.dtype} {list(row.shape)}"
+                f"a mask row is a contiguous int32 CPU tensor [{mask.numel()}], not {row.dtype} {list(row.shape)} on {row.device}"
             )
-        if not row.is_contiguous():
-            raise ValueError("a mask row must be contiguous: pass a row of a [rows, words] tensor")
-        row.copy_(self._mask())
+        row.copy_(mask)
 
     def advance(self, token_id: int) -> bool:
         """Take a token. False, with the state unchanged, when it is illegal here."""

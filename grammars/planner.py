@@ -17,7 +17,7 @@ from grammars.lark import check_lark, json_block
 from grammars.limits import Limits
 from grammars.normal_form import Schema, types
 from grammars.pointer import child
-from grammars.regex import full_pattern
+from grammars.regex import full_pattern, has_boundary
 from grammars.regex_syntax import RegexRefused
 
 Whitespace = Literal["compact", "single"]
@@ -51,7 +51,7 @@ def plan(constraint: Constraint, whitespace: Whitespace = "compact", limits: Lim
             lark = "start: " + _block(normal.schema, whitespace)
             return Plan("llguidance", lark, "schema", normal.warnings, normal.uses)
         case JsonObject():
-            return Plan("llguidance", "start: " + _block({"type": "object"}, whitespace), "schema")
+            return Plan("llguidance", "start: " + _block({"type": ["object"]}, whitespace), "schema")
         case Regex():
             return _plan_regex(constraint)
         case Choice():
@@ -69,6 +69,8 @@ def _block(schema: Schema, whitespace: Whitespace) -> str:
 def _plan_regex(constraint: Regex) -> Plan:
     try:
         pattern = full_pattern(constraint.pattern)
+        if has_boundary(constraint.pattern):
+            return Plan("outlines", pattern, "regex")
     except RegexRefused as error:
         raise ConstraintRefused("regex", "", f"the expression {error}") from error
     return Plan("llguidance", f"start: /(?:{pattern})/", "regex")
@@ -157,7 +159,7 @@ def _arguments(tool: Tool, i: int, limits: Limits) -> Normalised:
         raise ConstraintRefused("type", pointer, 'arguments are an object: set `"type": "object"`')
     if kinds != {"object"}:
         rest = {name: value for name, value in body.items() if name != "$defs"}
-        body = {"type": "object", "allOf": [rest], "$defs": definitions} if rest else {"type": "object"}
+        body = {"type": ["object"], "allOf": [rest], "$defs": definitions} if rest else {"type": ["object"]}
     return Normalised(body, normal.warnings, normal.uses)
 
 
@@ -169,7 +171,7 @@ def _otherwise(
     if constraint.answer is None:
         return f"/{dialect.text}/"
     if isinstance(constraint.answer, JsonObject):
-        schema: Schema = {"type": "object"}
+        schema: Schema = {"type": ["object"]}
     else:
         normal = normalise(constraint.answer.schema, strict=constraint.answer.strict, limits=limits)
         schema = normal.schema

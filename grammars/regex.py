@@ -2,12 +2,29 @@
 
 from typing import Final
 
-from grammars.regex_syntax import ANY, Alt, Anchor, Class, Node, RegexRefused, Repeat, Seq, complement, merge, parse
+from grammars.regex_states import n_states
+from grammars.regex_syntax import (
+    ANY,
+    Alt,
+    Anchor,
+    Boundary,
+    Class,
+    Node,
+    RegexRefused,
+    Repeat,
+    Seq,
+    complement,
+    merge,
+    nodes,
+    parse,
+)
 
 MAX_PATTERN_CHARS: Final = 8192
 MAX_REPEAT: Final = 10_000
 MAX_EXPANDED: Final = 40_000
-"""Limits of one pattern: its length, one counted repetition, and its states once every counted repetition is written out."""
+MAX_STATES: Final = 200
+"""Limits of one pattern: its length, one counted repetition, and its states once every counted repetition is written out;
+then the deterministic states of one that needs an explicit automaton."""
 
 
 def search_pattern(pattern: str) -> str:
@@ -17,17 +34,27 @@ def search_pattern(pattern: str) -> str:
     outlines-core's syntax share. Raises RegexRefused for what `regex_syntax` refuses, for an anchor that is not at an edge, and
     beyond the limits.
     """
-    return _emit(_searched(_parsed(pattern)))
+    node = _parsed(pattern)
+    if any(isinstance(inner, Boundary) for inner in nodes(node)):
+        raise RegexRefused("uses a word boundary, which no backend holds inside JSON: spell its neighbours out")
+    return _emit(_searched(node))
 
 
 def full_pattern(pattern: str) -> str:
-    """`pattern` anchored at both ends, in the same syntax; anchors at its edges are redundant and dropped. Raises RegexRefused."""
-    return _emit(_anchored(_parsed(pattern)))
+    """`pattern` anchored at both ends, in the same syntax; anchors at its edges are redundant and dropped.
+
+    Word boundaries stay, in Rust's spelling `(?-u:\\b)`: only outlines-core reads them, and only where the automaton stays small.
+    Raises RegexRefused.
+    """
+    node = _anchored(_parsed(pattern))
+    if any(isinstance(inner, Boundary) for inner in nodes(node)) and n_states(node, MAX_STATES) > MAX_STATES:
+        raise RegexRefused(f"has a word boundary in an automaton of more than {MAX_STATES} states: simplify it")
+    return _emit(node)
 
 
-def uses_unicode_properties(pattern: str) -> bool:
-    """Whether the pattern holds `\\p{…}` or `\\P{…}`. Raises RegexRefused."""
-    return _has_properties(parse(pattern))
+def has_boundary(pattern: str) -> bool:
+    """Whether the pattern holds `\\b` or `\\B`. Raises RegexRefused."""
+    return any(isinstance(node, Boundary) for node in nodes(parse(pattern)))
 
 
 def literals(texts: list[str]) -> str:
@@ -74,25 +101,7 @@ def _size(node: Node) -> int:
 
 
 def _has_anchor(node: Node) -> bool:
-    match node:
-        case Anchor():
-            return True
-        case Repeat():
-            return _has_anchor(node.node)
-        case Seq() | Alt():
-            return any(map(_has_anchor, node.items))
-    return False
-
-
-def _has_properties(node: Node) -> bool:
-    match node:
-        case Class():
-            return bool(node.properties)
-        case Repeat():
-            return _has_properties(node.node)
-        case Seq() | Alt():
-            return any(map(_has_properties, node.items))
-    return False
+    return any(isinstance(inner, Anchor) for inner in nodes(node))
 
 
 def _branches(node: Node) -> list[list[Node]]:
@@ -162,6 +171,8 @@ def _emit(node: Node) -> str:
             return "".join(f"(?:{_emit(item)})" if isinstance(item, Alt) else _emit(item) for item in node.items)
         case Alt():
             return "|".join(f"(?:{_emit(item)})" for item in node.items)
+        case Boundary():
+            return r"(?-u:\B)" if node.negated else r"(?-u:\b)"
     raise RegexRefused("has an anchor that is not at its edge")
 
 

@@ -1,10 +1,11 @@
 """Parser of the regular expressions that clients send: the linear-time subset of ECMA-262 (the dialect of JSON Schema).
 
-Look-around, back-references, word boundaries and inline flags are refused, since no automaton of ours holds them. Everything
+Look-around, back-references and inline flags are refused, since no automaton of ours holds them. Everything
 else becomes a small tree over code points, so that no backend's own reading of a pattern ever decides what it means.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -55,7 +56,14 @@ class Anchor:
     start: bool
 
 
-Node = Class | Repeat | Seq | Alt | Anchor
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """`\\b`: a word character on one side alone; negated is `\\B`."""
+
+    negated: bool
+
+
+Node = Class | Repeat | Seq | Alt | Anchor | Boundary
 
 DIGIT: Final[Ranges] = ((0x30, 0x39),)
 WORD: Final[Ranges] = ((0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A))
@@ -98,6 +106,18 @@ def merge(ranges: Ranges) -> Ranges:
         else:
             out.append((first, last))
     return tuple(out)
+
+
+def nodes(node: Node) -> Iterator[Node]:
+    """`node` and all nodes inside it."""
+    stack = [node]
+    while stack:
+        inner = stack.pop()
+        yield inner
+        if isinstance(inner, Repeat):
+            stack.append(inner.node)
+        elif isinstance(inner, Seq | Alt):
+            stack.extend(inner.items)
 
 
 def parse(pattern: str) -> Node:
@@ -155,8 +175,8 @@ class _Parser:
                 raise RegexRefused(f"counts backwards: `{match[0]}`")
         else:
             return node
-        if isinstance(node, Anchor):
-            raise RegexRefused("repeats an anchor")
+        if isinstance(node, Anchor | Boundary):
+            raise RegexRefused("repeats an anchor or a word boundary")
         if self.peek() == "?":
             self.at += 1  # a lazy quantifier: the same language
         if self.peek() in ("*", "+", "?") or _COUNT.match(self.text, self.at):
@@ -174,6 +194,8 @@ class _Parser:
                 return self.group(depth)
             case "[":
                 return self.bracket()
+            case "\\" if self.peek() in ("b", "B"):
+                return Boundary(self.take() == "B")
             case "\\":
                 return self.escape(in_class=False)
             case "*" | "+" | "?":
@@ -217,8 +239,6 @@ class _Parser:
             return Class((), properties=((match[2], (char == "P") != bool(match[1])),))
         if char == "b" and in_class:
             return _one(0x08)
-        if char in "bB":
-            raise RegexRefused("uses a word boundary, which no backend holds inside JSON: spell the neighbours out")
         if char == "0" and not self.peek().isdigit():
             return _one(0)
         if char.isdigit() or (char == "k" and self.peek() == "<"):

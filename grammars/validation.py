@@ -13,6 +13,9 @@ from grammars.pointer import child
 from grammars.validators import build
 
 
+_CLOSING = ("additionalProperties", "unevaluatedProperties", "items", "additionalItems", "unevaluatedItems", "properties")
+
+
 @dataclass(frozen=True, slots=True)
 class Violation:
     """Where an answer breaks its constraint.
@@ -85,7 +88,10 @@ def _validate_json(schema: Any, text: str, *, needs_object: bool = False) -> Vio
     first = next(iter(build(schema, draft.of(schema)).iter_errors(value)), None)
     if first is None:
         return None
-    return Violation(child("", *first.instance_path), first.kind.name, str(first.message)[:300])
+    keyword = first.kind.name
+    if keyword == "falseSchema":  # the keyword whose schema is `false`, where that is no name of the client's
+        keyword = next((step for step in reversed(first.schema_path) if step in _CLOSING), keyword)
+    return Violation(child("", *first.instance_path), keyword, str(first.message)[:300])
 
 
 def _no_constant(name: str) -> Any:

@@ -47,7 +47,9 @@ class CallListParser:
         self._opening, self._prefix = opening, prefix
         self._cursor = JsonCursor()
         self._is_text: bool | None = None
-        self._call: tuple[int, int] | None = None  # index and depth of the call whose arguments are being read
+        self._numbers: dict[int, int] = {}  # of the calls whose names are known, by their place in the list
+        self._early: dict[int, str] = {}  # arguments that came before their name, which only an answer without a grammar has
+        self._reading: tuple[int, int] | None = None  # place and depth of the call whose arguments are being read
 
     def feed(self, text: str) -> list[CallEvent]:
         """The events of the next characters; neighbouring fragments of one call are joined."""
@@ -68,20 +70,29 @@ class CallListParser:
         for byte in char.encode("utf-8", "surrogatepass"):
             event = self._cursor.advance(byte)
         is_member = len(before) == n + 2 and before[:n] == self._prefix
-        index = before[n] if is_member else None
-        if event is Event.VALUE_ENDED and isinstance(index, int) and before[-1] == "name":
-            events.append(CallStarted(index, self._cursor.last_text))
-        if event is Event.VALUE_STARTED and isinstance(index, int) and before[-1] == "arguments":
-            self._call = (index, len(before))
-        if self._call is None:
+        place = before[n] if is_member else None
+        if event is Event.VALUE_ENDED and isinstance(place, int) and before[-1] == "name" and place not in self._numbers:
+            self._numbers[place] = len(self._numbers)
+            events.append(CallStarted(self._numbers[place], self._cursor.last_text))
+            self._add(place, self._early.pop(place, ""), events)
+        if event is Event.VALUE_STARTED and isinstance(place, int) and before[-1] == "arguments":
+            self._reading = (place, len(before))
+        if self._reading is None:
+            return
+        self._add(self._reading[0], char, events)
+        if event in (Event.VALUE_ENDED, Event.TWO_VALUES_ENDED) and self._cursor.depth == self._reading[1]:
+            self._reading = None
+
+    def _add(self, place: int, text: str, events: list[CallEvent]) -> None:
+        """Append to the arguments of a call, in the last event where that is the same call's."""
+        if place not in self._numbers:
+            self._early[place] = self._early.get(place, "") + text
             return
         last = events[-1] if events else None
-        if isinstance(last, ArgumentsDelta) and last.index == self._call[0]:
-            events[-1] = ArgumentsDelta(last.index, last.fragment + char)
-        else:
-            events.append(ArgumentsDelta(self._call[0], char))
-        if event is Event.VALUE_ENDED and self._cursor.depth == self._call[1]:
-            self._call = None
+        if isinstance(last, ArgumentsDelta) and last.index == self._numbers[place]:
+            events[-1] = ArgumentsDelta(last.index, last.fragment + text)
+        elif text:
+            events.append(ArgumentsDelta(self._numbers[place], text))
 
 
 def read_calls(parser: StreamParser, text: str) -> list[Call] | None:

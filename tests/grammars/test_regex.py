@@ -27,7 +27,9 @@ TEXTS = st.text(alphabet="abc0-. é", max_size=6)
 
 
 @given(pattern=ANCHORED, other=ANCHORED, text=TEXTS)
-def test_a_search_pattern_matches_in_full_what_the_expression_finds_anywhere(pattern: str, other: str, text: str) -> None:
+def test_a_search_pattern_matches_in_full_what_the_expression_finds_anywhere(
+    pattern: str, other: str, text: str
+) -> None:
     for expression in (pattern, f"{pattern}|{other}"):
         found = re.search(expression, text, re.ASCII) is not None
         assert (re.fullmatch(search_pattern(expression), text) is not None) == found

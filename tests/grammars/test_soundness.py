@@ -60,7 +60,10 @@ LEAVES = st.booleans() | st.lists(st.sampled_from(sorted(PLAIN)), min_size=1, ma
     lambda chosen: st.fixed_dictionaries({keyword: PLAIN[keyword] for keyword in chosen})
 )
 SCHEMAS = st.tuples(st.recursive(LEAVES, _node, max_leaves=6).filter(lambda s: isinstance(s, dict)), LEAVES).map(
-    lambda pair: {**pair[0], "$defs": {"x": _without_refs(pair[1]), "y": {"type": "object", "properties": {"a": {"$ref": "#/$defs/y"}}}}}
+    lambda pair: {
+        **pair[0],
+        "$defs": {"x": _without_refs(pair[1]), "y": {"type": "object", "properties": {"a": {"$ref": "#/$defs/y"}}}},
+    }
 )
 
 
@@ -88,7 +91,9 @@ def test_nothing_invalid_passes_a_grammar_drawn_from_it_or_fed_to_it(
     rng = random.Random(seed)
     for _ in range(4):
         text = draw(compiled.matcher(), rng, compiler.n_words)
-        if text is not None and b"e" not in text.lower():  # numbers beyond doubles have no meaning that validators share
+        if (
+            text is not None and b"e" not in text.lower()
+        ):  # numbers beyond doubles have no meaning that validators share
             passed.append(json.loads(text))
     assert [value for value in passed if _invalid_by_any(schema, value)] == []
 

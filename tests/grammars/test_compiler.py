@@ -1,0 +1,240 @@
+"""Compiling: once, within limits, remembered, and never with any exception but the two that clients are told of."""
+
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from grammars import (
+    Choice,
+    CompileTimeout,
+    Constraint,
+    ConstraintRefused,
+    Grammar,
+    GrammarCompiler,
+    JsonObject,
+    JsonSchema,
+    Limits,
+    Regex,
+    Tool,
+    ToolCalls,
+)
+from grammars.cache import CompileCache
+from tests.grammars.answers import takes
+
+
+def _nested(depth: int) -> Any:
+    schema: Any = {"type": "integer"}
+    for _ in range(depth):
+        schema = {"type": "object", "properties": {"a": schema}}
+    return schema
+
+
+def _doubled(levels: int) -> Any:
+    schema: Any = {"type": "string"}
+    for level in range(levels):
+        schema = {"anyOf": [{"properties": {f"{side}{level}": schema}} for side in "ab"]}
+    return schema
+
+
+def _pairs(n: int) -> list[Any]:
+    return [{"anyOf": [{"required": [f"a{i}"]}, {"required": [f"b{i}"]}]} for i in range(n)]
+
+
+BOMBS: dict[str, Constraint] = {
+    "30,000 parentheses": Grammar("root ::= " + "(" * 30_000 + '"a"' + ")" * 30_000),
+    "left recursion": Grammar('root ::= root "a" | "b"'),
+    "a rule that is itself": Grammar("root ::= root"),
+    "a repetition of 100,000": Grammar("root ::= [a-z]{1,100000}"),
+    "a grammar of a megabyte": Grammar('root ::= "a"' + " " * 10**6),
+    "no grammar": Grammar("%%%"),
+    "no Lark": Grammar("start: (", "lark"),
+    "nested 60 deep": JsonSchema(_nested(30)),
+    "nested 500 deep": JsonSchema(_nested(500)),
+    "nested 20,000 deep": JsonSchema(_nested(20_000)),
+    "50,000 values": JsonSchema({"enum": [f"v{i}" for i in range(50_000)]}),
+    "3,000 values": JsonSchema({"enum": [f"v{i}" for i in range(3_000)]}),
+    "5,000 properties": JsonSchema({"properties": {f"p{i}": {"type": "string"} for i in range(5_000)}}),
+    "200 optional properties": JsonSchema({"properties": {f"p{i}": {"type": "string"} for i in range(200)}}),
+    "12 levels of doubling": JsonSchema(_doubled(12)),
+    "7 levels of doubling": JsonSchema(_doubled(7)),
+    "a string of a billion": JsonSchema({"type": "string", "maxLength": 10**9}),
+    "at least a billion": JsonSchema({"type": "string", "minLength": 10**9}),
+    "a million items": JsonSchema({"type": "array", "minItems": 10**6}),
+    "a{1,1000000}": Regex("a{1,1000000}"),
+    "nested repetitions": Regex("((a{1,100}){1,100}){1,100}"),
+    "(a+)+b": Regex("(a+)+b"),
+    "an exploding automaton": Regex("(a|b)*a(a|b){24}"),
+    "an exploding automaton with a boundary": Regex(r"(a|b)*a(a|b){24}\b"),
+    "an exploding pattern": JsonSchema({"type": "string", "pattern": "(a|b)*a(a|b){24}"}),
+    "patterns that explode together": JsonSchema(
+        {"type": "string", "allOf": [{"pattern": f"({a}|{b})*{a}(a|b){{24}}"} for a in "ab" for b in "cd"]}
+    ),
+    "a schema that is itself": JsonSchema({"$ref": "#"}),
+    "two schemas that are each other": JsonSchema(
+        {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}
+    ),
+    "18 alternatives multiplied": JsonSchema({"allOf": _pairs(18)}),
+    "8 alternatives multiplied": JsonSchema({"allOf": _pairs(8)}),
+    "18 dependencies": JsonSchema({"dependentRequired": {f"a{i}": [f"b{i}"] for i in range(18)}}),
+    "a fan of references": JsonSchema(
+        {"not": {"$ref": "#/$defs/d0"},
+         "$defs": {f"d{i}": {"anyOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 3} for i in range(20)} | {"d20": {"type": "null"}}}
+    ),
+    "128 tools": ToolCalls(tuple(Tool(f"f{i}", "", {"type": "object", "properties": {"a": {"type": "string"}}}) for i in range(128))),
+    "129 tools": ToolCalls(tuple(Tool(f"f{i}") for i in range(129))),
+    "an empty expression": Regex(""),
+    "an empty schema": JsonSchema({}),
+    "no choice": Choice(()),
+    "2,000 choices": Choice(tuple(map(str, range(2_000)))),
+    "NUL": JsonSchema({"const": "\x00"}),
+    "not a number": JsonSchema({"minimum": float("nan")}),
+    "no JSON": JsonSchema({"const": object()}),
+    "300 patterns": JsonSchema({"patternProperties": {f"^p{i}_": {} for i in range(300)}}),
+    "lone surrogates": JsonSchema({"pattern": "^[\\ud800-\\udbff]$"}),
+    "a lone surrogate": JsonSchema({"const": "\ud800"}),
+    "a surrogate choice": Choice(("\ud800",)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_compiles_quickly_or_is_refused(compiler: GrammarCompiler, name: str) -> None:
+    began = time.process_time()
+    try:
+        compiled = compiler.compile(BOMBS[name])
+        compiled.matcher().forced()
+    except ConstraintRefused as refusal:
+        assert refusal.keyword
+        assert refusal.pointer == "" or refusal.pointer.startswith("/")
+    assert time.process_time() - began < 2.5
+
+
+@pytest.mark.parametrize("constraint", [JsonObject(), Regex("a"), Choice(("a",)), JsonSchema({"type": "null"})])
+def test_what_was_compiled_is_compiled_once(compiler: GrammarCompiler, constraint: Constraint) -> None:
+    first = compiler.compile(constraint)
+    assert compiler.compile(constraint) is first
+    assert compiler.cached(constraint) is first
+
+
+def test_a_constraint_is_computed_once_however_many_ask_at_once() -> None:
+    calls: list[int] = []
+    gate = threading.Event()
+
+    def compute() -> str:
+        calls.append(1)
+        gate.wait(5)
+        return "done"
+
+    cache: CompileCache[str] = CompileCache(8, 10_000, len)
+    results: list[str] = []
+    threads = [threading.Thread(target=lambda: results.append(cache.get(b"k", compute, 5))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    gate.set()
+    for thread in threads:
+        thread.join()
+    assert (len(calls), results) == (1, ["done"] * 8)
+
+
+def test_the_cache_stays_within_its_entries_and_bytes_and_forgets_the_oldest_first() -> None:
+    cache: CompileCache[str] = CompileCache(3, 100, len)
+    for name in ("a", "b", "c"):
+        cache.get(name.encode(), lambda name=name: name * 9, 1)
+    cache.peek(b"a")
+    cache.get(b"d", lambda: "d" * 9, 1)
+    assert (cache.peek(b"a"), cache.peek(b"b"), len(cache)) == ("a" * 9, None, 3)
+    cache.get(b"e", lambda: "e" * 80, 1)
+    assert cache.n_bytes <= 100
+    assert cache.peek(b"e") == "e" * 80
+    cache.get(b"f", lambda: "f" * 200, 1)
+    assert cache.peek(b"f") is None
+
+
+def test_a_refusal_is_remembered_and_a_timeout_is_not() -> None:
+    cache: CompileCache[str] = CompileCache(8, 10_000, len)
+    calls: list[int] = []
+    gate = threading.Event()
+
+    def refuse() -> str:
+        calls.append(1)
+        raise ConstraintRefused("not", "/a", "no")
+
+    def slow() -> str:
+        gate.wait(5)
+        return "late"
+
+    for _ in range(3):
+        with pytest.raises(ConstraintRefused):
+            cache.get(b"refused", refuse, 1)
+    assert len(calls) == 1
+    with pytest.raises(CompileTimeout):
+        cache.get(b"slow", slow, 0.01)
+    gate.set()
+    assert cache.get(b"slow", slow, 5) == "late"
+
+
+def test_limits_are_those_given(tokenizer: Any) -> None:
+    small = GrammarCompiler(tokenizer, limits=Limits(properties=1, choices=1))
+    for constraint in (JsonSchema({"properties": {"a": {}, "b": {}}}), Choice(("a", "b"))):
+        with pytest.raises(ConstraintRefused):
+            small.compile(constraint)
+
+
+def test_white_space_is_compact_unless_single_spaces_are_asked_for(tokenizer: Any, compiler: GrammarCompiler) -> None:
+    single = GrammarCompiler(tokenizer, vocab_size=300, whitespace="single")
+    tools = ToolCalls((Tool("f", "", {"type": "object", "properties": {"a": {"type": "array"}}}),), "required")
+    calls = '[{"name":"f","arguments":{"a":[1,2]}},{"name":"f","arguments":{}}]'
+    for constraint, text in ((JsonSchema({"type": "object"}), '{"a":[1,{"b":null}],"c":2}'), (tools, calls)):
+        spaced = text.replace(",", ", ").replace(":", ": ")
+        assert takes(compiler, constraint, text)
+        assert not takes(compiler, constraint, spaced)
+        assert takes(single, constraint, text)
+        assert takes(single, constraint, spaced)
+        assert not takes(single, constraint, spaced.replace(", ", ",  "))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"vocab_size": 10}, "vocab_size"), ({"stop_token_ids": []}, "stop_token_ids"), ({"stop_token_ids": [999]}, "stop_token_ids")],
+)  # fmt: skip
+def test_a_vocabulary_that_does_not_fit_is_an_error(tokenizer: Any, arguments: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GrammarCompiler(tokenizer, **arguments)
+    with pytest.raises(ValueError, match="fast tokenizer"):
+        GrammarCompiler(object())
+
+
+def test_every_stop_token_ends_an_answer(tokenizer: Any) -> None:
+    two = GrammarCompiler(tokenizer, vocab_size=300, stop_token_ids=[256, 10])
+    matcher = two.compile(JsonSchema({"type": "string"})).matcher()
+    for byte in b'"a':
+        assert matcher.advance(byte)
+    assert not matcher.advance(10)
+    assert matcher.advance(ord('"'))
+    assert matcher.advance(10)
+    assert matcher.is_terminated
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['start: %json {"type": "string"}', "start: <|endoftext|>", "start: @other", 'start: "a"\n%llguidance {}', "start[max_tokens=3]: /a/"],
+)  # fmt: skip
+def test_a_lark_grammar_may_hold_rules_only(compiler: GrammarCompiler, text: str) -> None:
+    with pytest.raises(ConstraintRefused) as caught:
+        compiler.compile(Grammar(text, "lark"))
+    assert caught.value.keyword == "grammar"
+
+
+def test_words_of_directives_inside_lark_strings_are_only_text(compiler: GrammarCompiler) -> None:
+    grammar = Grammar('start: "%json <a> @b" // %json <x>\n  | /%json [<>]@/', "lark")
+    assert takes(compiler, grammar, "%json <a> @b")
+    assert takes(compiler, grammar, "%json >@")
+
+
+def test_importing_the_package_imports_no_backend() -> None:
+    code = "import sys, grammars; print([m for m in ('torch', 'xgrammar', 'llguidance', 'outlines_core') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
