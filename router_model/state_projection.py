@@ -29,8 +29,10 @@ class StateProjection:
                 f"the prefill state has {states.shape[1]} numbers, but the router was trained on {len(self.mean)}: "
                 "train a router on outcomes of this small model"
             )
-        centred = (states - self.mean).astype(np.float64)
-        return self.projection.standardise(centred @ self.projection.components, np.square(centred).sum(axis=1))
+        centred = states - self.mean
+        # float32 throughout: converting the components at every decision would cost more than the product.
+        coordinates = (centred @ self.projection.components).astype(np.float64)
+        return self.projection.standardise(coordinates, np.square(centred).sum(axis=1, dtype=np.float64))
 
     @classmethod
     def fit(cls, states: NDArray[np.float32], rng: np.random.Generator) -> "StateProjection":

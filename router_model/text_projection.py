@@ -10,8 +10,9 @@ from router_model.ngrams import N_COLUMNS
 from router_model.projection import Floats, Projection, fit_projection
 from router_model.sparse import SparseMatrix, SparseRow
 
-N_COMPONENTS = 64
-"""On MMLU outcomes 64 components did as well as 96, 128 and the unreduced n-grams in domain, and better out of it."""
+N_COMPONENTS = 32
+"""On MMLU outcomes 32 components did better than 64 (APGR 0.70 against 0.69 in domain, 0.57 against 0.52 on unseen
+subjects), and 96, 128 and the unreduced n-grams no better than 64: more of them only tell subjects apart."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
