@@ -22,15 +22,14 @@ from bundled_models.cases import DEMO, Case, written
 
 START_LIMIT_S = 90.0
 ENOUGH_EXACT = 9
-WIDTH = 100
 
 
-class Meeting(BaseModel):
-    """An extraction that the catalogue does not hold in this form: the demo's Pydantic model."""
+class Contact(BaseModel):
+    """Who to write to: the demo's Pydantic model."""
 
-    topic: str
-    date: str
-    attendees: list[str]
+    name: str
+    email: str
+    phone: str
 
 
 class DemoFailed(Exception):
@@ -152,17 +151,18 @@ async def _steps(url: str) -> None:
 
 
 async def _parse(client: openai.AsyncOpenAI) -> None:
-    text = "The budget review takes place on 14 May with Ines Falk, Tom Brandt and Ada Okoye."
+    text = "Ask for Ada Okoye, her mail is ada@norrland.io and her phone 555-0172."
     reply = await client.chat.completions.parse(
         model="large",
         temperature=0,
-        messages=[{"role": "system", "content": "Extract the meeting."}, {"role": "user", "content": text}],
-        response_format=Meeting,
+        max_tokens=256,
+        messages=[{"role": "system", "content": "Extract the contact."}, {"role": "user", "content": text}],
+        response_format=Contact,
     )
-    meeting = reply.choices[0].message.parsed
-    if not isinstance(meeting, Meeting):
-        raise DemoFailed(f"the answer is no Meeting: {reply.choices[0].message.content!r}")
-    _show(text, repr(meeting), reply.to_dict())
+    contact = reply.choices[0].message.parsed
+    if not isinstance(contact, Contact):
+        raise DemoFailed(f"the answer is no Contact: {reply.choices[0].message.content!r}")
+    _show(text, repr(contact), reply.to_dict(warnings=False))
 
 
 async def _function_call(client: openai.AsyncOpenAI, case: Case) -> None:
