@@ -15,6 +15,7 @@ from router_model.grading import exact_match
 HERE = Path(__file__).parent
 HANDWRITTEN, DEMO, OPEN_TOOLS = HERE / "handwritten.jsonl", HERE / "demo_sentences.jsonl", HERE / "open_tools.jsonl"
 
+MAX_TOKENS = 256
 CaseKind = Literal["call", "calls", "none", "extract", "chat"]
 
 
@@ -47,9 +48,14 @@ class Case(msgspec.Struct, frozen=True):
         return str([m for m in self.messages if m["role"] == "user"][-1]["content"])
 
     def body(self, model: str) -> dict[str, Any]:
-        """The case as a chat completion request to `model`, greedy."""
+        """The case as a chat completion request to `model`: greedy, at most MAX_TOKENS long."""
         system = [{"role": "system", "content": self.system}] if self.system else []
-        request: dict[str, Any] = {"model": model, "messages": [*system, *self.messages], "temperature": 0}
+        request: dict[str, Any] = {
+            "model": model,
+            "messages": [*system, *self.messages],
+            "temperature": 0,
+            "max_tokens": MAX_TOKENS,
+        }
         if self.tools:
             request["tools"] = list(self.tools)
         if self.schema is not None:

@@ -8,12 +8,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from bundled_models.cases import HANDWRITTEN, OPEN_TOOLS, Case, generated, written
+from bundled_models.cases import HANDWRITTEN, MAX_TOKENS, OPEN_TOOLS, Case, generated, written
 from engine import Engine, SamplingParams
 from grammars import Constraint, JsonSchema, Tool, ToolCalls
 
 Mode = Literal["free", "grammar"]
-MAX_TOKENS = 256
 BATCH = 64
 
 

@@ -251,6 +251,7 @@ def export(model: TinyLlama, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().to(torch.bfloat16).contiguous() for name, tensor in model.weights().items()}
     save_file(weights, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)  # the library makes it private
     shape = asdict(model.shape)
     ids = {"eos_token_id": 1, "pad_token_id": 0, "bos_token_id": None}
     config = {
