@@ -7,6 +7,7 @@ from litestar import Request, post
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
+from gateway.openai.body import read_body
 from gateway.openai.disconnect import unless_disconnected
 from gateway.openai.exchange import Exchange
 from gateway.openai.guard import principal_of
@@ -28,7 +29,8 @@ async def create_chat_completion(request: Request[Any, Any, Any]) -> ASGIApp:
     exchange = Exchange(services, trace, principal_of(request), arrival)
     explore = request.headers.get("x-router-explore", "").lower() != "off"
     try:
-        body = await request.body()
+        settings = services.settings
+        body = await read_body(request, max_bytes=settings.limits.body_bytes, timeout_s=settings.deadline_s)
         await unless_disconnected(request.receive, exchange.begin(body, explore=explore))
         if exchange.job.request.stream:
             frames = await unless_disconnected(request.receive, exchange.open_stream())

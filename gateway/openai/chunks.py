@@ -75,6 +75,7 @@ class ChunkWriter:
             model=self._model.id,
             choices=choices,
             system_fingerprint=self._model.fingerprint,
+            service_tier=self._job.service_tier,
         )
         if self.include_usage:
             chunk.usage = None

@@ -135,10 +135,8 @@ def from_exception(exc: Exception) -> ApiError:
             return bad_request(str(exc), "messages", "context_length_exceeded")
         case CompileTimeout():
             return overloaded("compile_timeout", f"Compiling the constraint took too long: {exc}", 5.0, status=503)
-        case RequestRefused(code="too_long"):
-            return bad_request(str(exc), "messages", "context_length_exceeded")
         case RequestRefused():
-            return overloaded("server_overloaded", str(exc), exc.retry_after_s or 1.0)
+            return _refused_by_engine(exc)
         case EngineDied():
             return overloaded("engine_died", "The engine stopped while it answered; it restarts: try again.", 2.0, 503)
         case EngineError():
@@ -146,6 +144,22 @@ def from_exception(exc: Exception) -> ApiError:
         case HTTPException():
             return _from_http(exc)
     return ApiError(500, "internal_error", "The server failed on this request; the operator's log has the cause.")
+
+
+def _refused_by_engine(refusal: RequestRefused) -> ApiError:
+    """Admission's refusals: the request's fault, the moment's, or (codes that no request should cause) our own."""
+    match refusal.code:
+        case "too_long":
+            return bad_request(_sentence(refusal), "messages", "context_length_exceeded")
+        case "empty_prompt" | "bad_token":
+            return bad_request(_sentence(refusal), "messages", refusal.code)
+        case "poisoned":
+            return ApiError(400, refusal.code, _sentence(refusal), headers={"x-should-retry": "false"})
+        case "shutting_down" | "engine_restarting":
+            return overloaded(refusal.code, _sentence(refusal), refusal.retry_after_s or 5.0, status=503)
+    if refusal.retry_after_s is not None:
+        return overloaded("server_overloaded", _sentence(refusal), refusal.retry_after_s)
+    return ApiError(500, refusal.code, f"The engine could not take the request: {refusal}")
 
 
 def _sentence(exc: Exception) -> str:

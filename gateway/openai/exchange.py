@@ -17,6 +17,7 @@ from gateway.routing.outcome import Outcome
 from gateway.services import Services
 from gateway.telemetry.request_trace import RequestTrace
 
+_DEPRECATED = "@1793491200"  # RFC 9745: since 1 November 2026, the first release
 CLIENT_GONE = 499  # in the records only: there is no one left to send it to
 
 
@@ -58,6 +59,7 @@ class Exchange:
             choices=choices.completed(),
             usage=usage(outcome),
             system_fingerprint=run.model.fingerprint,
+            service_tier=self.job.service_tier,
             router=self.router(),
         )
 
@@ -74,7 +76,9 @@ class Exchange:
                 yield data
             yield DONE
         except Exception as exc:
-            yield frame(self.fail(exc).body)
+            error = self.fail(exc)
+            self._status = 200  # that has been sent; the record's error_code tells
+            yield frame(error.body)
 
     async def _chunks(self, first: Piece, rest: AsyncGenerator[Piece, None]) -> AsyncGenerator[bytes, None]:
         run, outcome = self._started()
@@ -114,7 +118,7 @@ class Exchange:
             names = (name.encode("ascii", "backslashreplace").decode() for name in reading.ignored)
             headers["x-ignored-params"] = ",".join("".join(c for c in n if c.isprintable()) for n in names)[:1024]
         if reading.deprecated:
-            headers["deprecation"] = "true"
+            headers["deprecation"] = _DEPRECATED
             headers["x-deprecated-params"] = ",".join(reading.deprecated)
         if self._trace.traceparent is not None:
             headers["traceparent"] = self._trace.traceparent
@@ -145,7 +149,7 @@ class Exchange:
     def _write(self, job: Job) -> None:
         prices = self._services.settings.prices
         outcome = None if self._run is None else self._run.outcome
-        if outcome is not None and self._status == 200 and len(outcome.finished) < job.n:
+        if outcome is not None and not self._error_code and len(outcome.finished) < job.n:
             self.fail(ClientDisconnected())  # the stream was closed before its end
         record = request_record(
             job,

@@ -71,7 +71,12 @@ class Job:
     @property
     def priority(self) -> int:
         """For the scheduler, which runs higher numbers first; clients follow vLLM, where lower numbers run first."""
-        return (100 if self.request.service_tier == "priority" else 0) - (self.request.priority or 0)
+        return (100 if self.service_tier == "priority" else 0) - (self.request.priority or 0)
+
+    @property
+    def service_tier(self) -> str:
+        """The tier that served it."""
+        return "priority" if self.request.service_tier == "priority" else "default"
 
     def text(self) -> str:
         """What the router's text features read: all messages, without tools and schemas."""

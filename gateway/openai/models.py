@@ -46,8 +46,9 @@ def list_models(request: Request[Any, Any, Any]) -> ModelList:
 
 
 @get("/v1/models/{model_id:str}", sync_to_thread=False)
-def get_model(request: Request[Any, Any, Any], model_id: str) -> ModelOut:
+def get_model(request: Request[Any, Any, Any]) -> ModelOut:
     """One of them, by id or alias."""
+    model_id = str(request.path_params["model_id"])
     for model in _models(request.app.state.services):
         if model_id == model.id or model_id in model.aliases:
             return model

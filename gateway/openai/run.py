@@ -55,11 +55,11 @@ class Run:
 
     @property
     def generated_s(self) -> tuple[float, float] | None:
-        """From submission until now or the end."""
-        if self._began_s is None:
+        """From submission, or from the router's prefill where the answer continues it, until now or the end."""
+        if self._began_s is None or self.outcome is None:
             return None
-        ended = None if self.outcome is None else self.outcome.finished_s
-        return self._began_s, ended or time.monotonic()
+        began = self.routed_s[0] if self.routed_s and self.outcome.continues_prefill else self._began_s
+        return began, self.outcome.finished_s or time.monotonic()
 
     async def start(self) -> None:
         """Compile and route at the same time, then submit every choice.

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import signal
@@ -21,10 +22,12 @@ import openai
 import pytest
 
 from engine.pair import fingerprint
+from gateway.cli import main
 from router_model.artefact import RouterArtefact
 from router_model.commands import train
 from router_model.outcomes import OutcomeRow, StateBlob, write_outcomes
 from tests.engine.checkpoints import build_checkpoint
+from tests.gateway.collector import Collector
 
 START_LIMIT_S = 90.0
 HIDDEN = 64
@@ -133,26 +136,40 @@ def server(checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="session")
+def collector() -> Iterator[Collector]:
+    """Where the routed server's traces go."""
+    running = Collector()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="session")
 def routed_server(
-    checkpoints: Checkpoints, router_folder: Path, tmp_path_factory: pytest.TempPathFactory
+    checkpoints: Checkpoints, router_folder: Path, collector: Collector, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[GatewayServer]:
-    """With a router that sends `auto` to the small and `auto-quality` to the large model, a key, strict parameters."""
+    """With a router that sends `auto` to the small and `auto-quality` to the large model, with a key, strict
+    parameters, and traces that go to `collector`."""
     data_dir = tmp_path_factory.mktemp("routed")
     environment = {
         "POINTSMAN_ROUTER": str(router_folder),
         "POINTSMAN_ROUTING_QUALITY_TARGET": "0",
         "POINTSMAN_ROUTING_EXPLORATION": "0",
         "POINTSMAN_STRICT_PARAMS": "true",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+        "OTEL_BSP_SCHEDULE_DELAY": "50",
+        "POINTSMAN_ACCOUNTS_CACHE_S": "0.1",
     }
-    created = subprocess.run(
-        [sys.executable, "-m", "gateway", "keys", "create", "tests", "--data-dir", str(data_dir)],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
     with run_server(checkpoints, data_dir, environment) as running:
-        running.key = created.stdout.strip()
+        running.key = _created_key(running, data_dir)
         yield running
+
+
+def _created_key(server: GatewayServer, data_dir: Path) -> str:
+    """A new key for a running server, once it asks for one."""
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert main(["keys", "create", "tests", "--data-dir", str(data_dir)]) == 0
+    server.until(lambda: server.fetch("/v1/models").status == 401)
+    return said.getvalue().strip()
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.openai.errors import ApiError
@@ -40,6 +40,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(JSON)
 def test_depth_counts_brackets_outside_strings_only(value: Any) -> None:
     assert json_depth(json.dumps(value).encode()) == brute_depth(value)
@@ -99,12 +100,17 @@ def test_what_is_no_request_is_a_400(data: bytes) -> None:
     refused(data)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_any_bytes_are_a_request_or_a_400(data: bytes) -> None:
-    try:
-        read_chat(data)
-    except ApiError as error:
-        assert error.status == 400
+    def status() -> int:
+        try:
+            read_chat(data)
+        except ApiError as error:
+            return error.status
+        return 200
+
+    assert status() in (200, 400)
 
 
 def test_former_names_of_constraints_are_reported_as_deprecated() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from engine.request import SamplingParams
-from gateway.openai.conversation import template_messages, user_text
+from gateway.openai.conversation import conversation_text, template_messages
 from gateway.openai.errors import ApiError
 from gateway.openai.limits import check_limits
 from gateway.openai.reading import read_chat
@@ -155,7 +155,7 @@ def test_messages_become_the_turns_of_a_template() -> None:
         },
         {"role": "tool", "content": "42", "tool_call_id": "c1"},
     ]
-    assert user_text(messages) == "be brief\na\nb\n42"
+    assert conversation_text(messages) == "be brief\na\nb\n42"
 
 
 @pytest.mark.parametrize(
