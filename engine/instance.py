@@ -268,7 +268,7 @@ class ModelInstance:
     def _prepared(self, row: Row, logits: torch.Tensor, output: RunnerOutput) -> Prepared:
         request = self._requests[row.request_id]
         if request.logits_kept:
-            self._kept[request.id] = logits.clone()
+            self._kept[request.id] = logits.clone()  # a view would keep the whole step's logits alive
         self.scheduler.set_deadline(request, self._clock() + self._options.max_hold_s)
         log_p = torch.log_softmax(logits.float(), dim=-1)
         best = torch.topk(logits.float(), 2).values

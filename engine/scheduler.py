@@ -183,7 +183,6 @@ class Scheduler:
             )
         budget = self.config.token_budget
         granted: list[tuple[Request, int]] = []
-        preemptions = self.counters.preemptions
         while len(granted) < len(self._running):
             request = self._running[len(granted)]
             # One token of the budget stays reserved for every later request, so that all of them advance.
@@ -192,8 +191,7 @@ class Scheduler:
                 break
             granted.append((request, n))
             budget -= n
-        if preemptions == self.counters.preemptions:
-            granted.extend(self._admit(budget))
+        granted.extend(self._admit(budget))
         if not granted:
             return None
         self._step_id += 1
@@ -246,12 +244,11 @@ class Scheduler:
             raise RuntimeError(f"{len(self._live)} requests are live, {places} are running, waiting or held")
 
     def _grant(self, request: Request, budget: int) -> int:
-        """How many tokens of the request go into this step; its tail goes whole or not at all."""
-        n = min(request.remaining, self._prefill_cap, budget)
-        if request.tail and (n < request.remaining or len(request.tokens) + len(request.tail) > self.window):
-            request.tail.clear()
-            n = min(request.remaining, n)
-        return n
+        """How many tokens of the request go into this step; its tail is cut to what fits behind its committed tokens."""
+        known = len(request.tokens) - request.computed
+        room = min(self._prefill_cap, budget, self.window - request.computed)
+        del request.tail[max(0, room - known) :]
+        return min(known + len(request.tail), room)
 
     def _grow(self, request: Request, n: int) -> bool:
         """Give the request blocks for `n` more tokens; False if it had to be preempted itself."""

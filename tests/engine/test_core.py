@@ -196,6 +196,16 @@ def test_a_cancelled_request_frees_its_blocks_within_the_next_step(folder: Path)
     assert is_idle(core)
 
 
+def test_a_cancel_while_the_constraint_compiles_frees_the_handle(folder: Path) -> None:
+    core = core_of(folder)
+    drive(core, [(0, Prepare("h", MODEL, PROMPT))])
+    asked = submit("s", PROMPT, constraint=Choice(("compiles", "slowly")))
+    seen = drive(core, [(0, continue_handle("h", asked)), (0, Cancel("s"))])["s"]
+    assert seen.finished.reason is FinishReason.CANCELLED
+    assert len(seen.events) == 1
+    assert is_idle(core)
+
+
 def test_a_deadline_ends_a_request_with_what_it_has(folder: Path) -> None:
     core = core_of(folder)
     core.post(Submit(id="s", model=MODEL, params=SamplingParams(ignore_eos=True), tokens=PROMPT, deadline_s=30.0))

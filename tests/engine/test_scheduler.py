@@ -284,6 +284,30 @@ def test_a_decode_advances_in_every_step_beside_a_long_prompt() -> None:
     assert [plan.n_tokens for plan in rows if plan][1:] == [8] * 5
 
 
+def test_a_long_draft_leaves_every_later_request_its_token() -> None:
+    driver = driver_of(SchedulerConfig(token_budget=4), 40, 4, random.Random(0))
+    for _ in range(3):
+        driver.submit([0, 1], 9)
+        driver.step()
+    first = driver.live["1"].request
+    first.tail = continuation(first.tokens, 3)
+    plan = driver.step()
+    assert plan is not None
+    assert [row.request_id for row in plan.rows] == ["1", "2", "3"]
+    assert plan.resumed == ()
+
+
+def test_a_draft_is_cut_to_the_budget() -> None:
+    driver = driver_of(SchedulerConfig(token_budget=4), 40, 4, random.Random(0))
+    driver.submit([0, 1], 9)
+    driver.step()
+    request = driver.live["1"].request
+    request.tail = continuation(request.tokens, 7)
+    plan = driver.step()
+    assert plan is not None
+    assert [(row.n, row.n_logits) for row in plan.rows] == [(4, 4)]
+
+
 def test_the_lowest_priority_and_then_the_newest_is_preempted_first() -> None:
     driver = driver_of(SchedulerConfig(max_rows=4), 14, 2, random.Random(0), prefix_cache=False)
     for priority in (0, 1, 0):
