@@ -2,11 +2,11 @@
 
     python -m benchmarks.schemabench --data dev.jsonl.gz [--tokenizer tokenizer.json.gz] [--limit N] [--json OUT]
 
-Correctness needs no tokenizer: without `--tokenizer` the vocabulary is the 256 bytes and one end token. Instances are serialised
-by `json.dumps(data, ensure_ascii=False)` with the separators of the white space asked for, since the grammars write compact JSON;
-then they are fed token by token: fill the mask, look up the token's bit, advance; at the end a stop token must be legal. A valid
-instance is *refused* when any of these fails, an invalid one is *accepted* when none does. Times are CPU microseconds of this
-thread around the calls, in Python.
+Correctness needs no tokenizer: without `--tokenizer` the vocabulary is the 256 bytes and one end token. Instances are
+serialised by `json.dumps(data, ensure_ascii=False)` with the separators of the white space asked for, since the
+grammars write compact JSON; then they are fed token by token: fill the mask, look up the token's bit, advance; at the
+end a stop token must be legal. A valid instance is *refused* when any of these fails, an invalid one is *accepted*
+when none does. Times are CPU microseconds of this thread around the calls, in Python.
 """
 
 import argparse
@@ -167,9 +167,11 @@ def _table(report: dict[str, Any]) -> str:
         f"invalid instances accepted {report['invalid_accepted']} of {report['invalid']}",
         f"refused for {report['refused_for']}",
     ]
-    for name in ("first_mask_ms", "mask_us", "advance_us"):
-        lines.append(f"{name}: " + "  ".join(f"{key} {value:.1f}" for key, value in report[name].items()))
-    return "\n".join(lines)
+    times = (
+        f"{name}: " + "  ".join(f"{key} {value:.1f}" for key, value in report[name].items())
+        for name in ("first_mask_ms", "mask_us", "advance_us")
+    )
+    return "\n".join([*lines, *times])
 
 
 def _rows(path: Path, limit: int | None) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ def byte_tokenizer(end: str) -> Any:
 
 
 def load_tokenizer(path: Path, end: str | None = None) -> Any:
-    """A fast tokenizer from a `tokenizer.json`, plain or gzipped. Raises ValueError when it has no end token that we know."""
+    """A fast tokenizer from a `tokenizer.json`, plain or gzipped. Raises ValueError when its end token is unknown."""
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
@@ -31,7 +31,7 @@ def load_tokenizer(path: Path, end: str | None = None) -> Any:
 
 
 def _byte_spellings() -> dict[int, str]:
-    """The characters by which byte-level BPE spells bytes (GPT-2): printable Latin-1 as itself, the rest from U+0100 on."""
+    """The characters by which byte-level BPE (GPT-2) spells bytes: printable Latin-1 as such, the rest from U+0100."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     spellings = {byte: chr(byte) for byte in printable}
     others = (byte for byte in range(256) if byte not in spellings)

@@ -1,8 +1,9 @@
 """A pair of numeric bounds that llguidance 1.9.1 reads wrongly, and the bounds written in its place.
 
-Between a whole exclusive bound and another bound less than 1 away, as in `0 < x <= 0.5`, it lets the excluded number itself
-through (`0`). Bounds meet across `allOf` and references too, so the whole document is looked at. The excluded bound is moved by
-1e-9: numbers nearer to it than that are then not written, which is a rule about spelling and not about what satisfies the schema.
+Between a whole exclusive bound and another bound less than 1 away, as in `0 < x <= 0.5`, it lets the excluded number
+itself through (`0`). Bounds meet across `allOf` and references too, so the whole document is looked at. The excluded
+bound is moved by 1e-9: numbers nearer to it than that are then not written, which is a rule about spelling and not
+about what satisfies the schema.
 """
 
 from itertools import chain

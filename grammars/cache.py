@@ -1,4 +1,4 @@
-"""A cache of compiled constraints: bounded in entries and bytes, least recently used out first, one compilation per key."""
+"""A cache of compiled constraints: bounded in entries and bytes, one compilation per key, least recently used out."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -39,8 +39,8 @@ class CompileCache(Generic[T]):
     def get(self, key: bytes, compute: Callable[[], T], deadline_s: float) -> T:
         """The result of `key`: remembered, or computed once however many threads ask for it.
 
-        Raises ConstraintRefused, now or remembered, and CompileTimeout when `deadline_s` runs out; the computation then goes on
-        in the background, and its result is remembered.
+        Raises ConstraintRefused, now or remembered, and CompileTimeout when `deadline_s` runs out; the computation
+        then goes on in the background, and its result is remembered.
         """
         found = self.peek(key)
         if found is not None:

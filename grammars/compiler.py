@@ -24,8 +24,8 @@ _FIXED_BYTES: Final = 65_536  # what a compiled grammar costs beside its text, r
 class CompiledConstraint:
     """A constraint ready for any number of answers.
 
-    backend: which engine holds it. warnings: what the client's schema says that asserts nothing. seconds: time to compile.
-    n_bytes: an estimate of its memory.
+    backend: which engine holds it. warnings: what the client's schema says that asserts nothing. seconds: time to
+    compile. n_bytes: an estimate of its memory.
     """
 
     backend: str
@@ -58,8 +58,8 @@ class GrammarCompiler:
         """tokenizer: a transformers fast tokenizer, or an object that holds one as `hf`.
 
         vocab_size: width of a row of logits (default: the tokenizer's size); ids beyond the tokenizer are never legal.
-        stop_token_ids: what ends an answer (default: the tokenizer's end token). whitespace: of JSON, see `planner.plan`.
-        deadline_s: wall clock of one compilation. max_entries, max_bytes: bounds of the cache.
+        stop_token_ids: what ends an answer (default: the tokenizer's end token). whitespace: of JSON, see
+        `planner.plan`. deadline_s: wall clock of one compilation. max_entries, max_bytes: bounds of the cache.
         Raises ValueError for a tokenizer, size or stop tokens that do not fit.
         """
         self._vocabulary = Vocabulary(tokenizer, vocab_size, None if stop_token_ids is None else tuple(stop_token_ids))
@@ -77,8 +77,8 @@ class GrammarCompiler:
     def compile(self, constraint: Constraint) -> CompiledConstraint:
         """The compiled constraint, from the cache where it is known.
 
-        Raises ConstraintRefused for what no backend enforces exactly and CompileTimeout when the deadline passes; nothing else
-        on account of the constraint.
+        Raises ConstraintRefused for what no backend enforces exactly and CompileTimeout when the deadline passes;
+        nothing else on account of the constraint.
         """
         key = self._key(constraint)
         self._backend("xgrammar" if isinstance(constraint, Grammar) and constraint.syntax == "ebnf" else "llguidance")
@@ -124,7 +124,7 @@ class GrammarCompiler:
             return self._backends[name]
 
     def _key(self, constraint: Constraint) -> bytes:
-        """The constraint as text. Order matters in a schema (properties are written in their order), so nothing is sorted."""
+        """The constraint as text. Properties are written in their order, so nothing is sorted."""
         try:
             return msgspec.json.encode(constraint)
         except (TypeError, ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Keywords that combine schemas, rewritten into `anyOf` and `allOf` over the normal form; what has no exact form is refused."""
+"""Keywords that combine schemas, rewritten into `anyOf` and `allOf` over the normal form, or refused."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -31,8 +31,8 @@ def _any_of(walk: "Walk", node: dict[str, Any], pointer: str) -> Schema:
 
 
 def _one_of(walk: "Walk", node: dict[str, Any], pointer: str) -> Schema:
-    """`anyOf` where the branches are proved disjoint; else each branch without those it may meet; else a proof is left to the
-    backend, which refuses what it can't prove."""
+    """`anyOf` where the branches are proved disjoint; else each branch without those it may meet; else a proof is left
+    to the backend, which refuses what it can't prove."""
     members: list[Schema] = [member for member in _members(walk, node, "oneOf", pointer) if member is not False]
     meets = [
         [j for j, other in enumerate(members) if i != j and not are_disjoint(member, other, walk.definitions)]

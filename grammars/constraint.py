@@ -50,8 +50,9 @@ class Tool(msgspec.Struct, frozen=True):
 class ToolCalls(msgspec.Struct, frozen=True, tag="tool_calls"):
     """The answer calls tools, in the dialect of the model.
 
-    mode: `auto` (calls, or text, or `answer` where given), `required` (at least one call). A named tool is `required` with
-    that tool alone. parallel: more than one call is allowed. answer: what a non-call must satisfy (None: any text).
+    mode: `auto` (calls, or text, or `answer` where given), `required` (at least one call). A named tool is `required`
+    with that tool alone. parallel: more than one call is allowed. answer: what a non-call must satisfy (None: any
+    text).
     """
 
     tools: tuple[Tool, ...]

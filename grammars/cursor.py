@@ -9,7 +9,7 @@ from enum import Enum
 
 
 class Event(Enum):
-    """What a byte did. A number or literal ends with the byte *after* its last one, which then belongs to what surrounds it."""
+    """What a byte did. A number or literal ends with the byte *after* its last one, a byte of what surrounds it."""
 
     NONE = "none"
     VALUE_STARTED = "value started"

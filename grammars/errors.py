@@ -4,8 +4,8 @@
 class ConstraintRefused(ValueError):
     """No backend can enforce the constraint exactly, or it is malformed: an HTTP 400.
 
-    keyword: the schema keyword (or `regex`, `grammar`, `choice`, `tools`) that is the cause; pointer: RFC 6901 JSON pointer of
-    the node that holds it (`""` is the root); reason: one sentence that says what to change.
+    keyword: the schema keyword (or `regex`, `grammar`, `choice`, `tools`) that is the cause; pointer: RFC 6901 JSON
+    pointer of the node that holds it (`""` is the root); reason: one sentence that says what to change.
     """
 
     def __init__(self, keyword: str, pointer: str, reason: str) -> None:
@@ -18,4 +18,4 @@ class CompileTimeout(TimeoutError):
 
 
 class MatcherFailed(RuntimeError):
-    """A backend ran out of its limits in the middle of an answer: the request ends with an error, never without its mask."""
+    """A backend ran out of its limits in the middle of an answer: the request ends with an error, never unmasked."""

@@ -1,7 +1,8 @@
 """What each `format` means, as regular expressions that a text must match, all of them and in full.
 
-They are written to be no wider than the formats' own documents and than the validators in use: where validators disagree
-(leap seconds, a lower-case `t`, hyphen pairs in host names) the form that all of them accept is the one that is written.
+They are written to be no wider than the formats' own documents and than the validators in use: where validators
+disagree (leap seconds, a lower-case `t`, hyphen pairs in host names) the form that all of them accept is the one that
+is written.
 """
 
 from typing import Final
@@ -23,16 +24,19 @@ _ATEXT = "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
 
 
 def _label(most: int) -> str:
-    """A host label of at most `most` characters. Hyphens at both third and fourth place mark an A-label, and are left out."""
+    """A host label of at most `most` characters. Hyphens at third and fourth place mark an A-label: left out."""
     return (
         f"(?:{_ALNUM}{_INNER}(?:{_ALNUM}{_INNER}|-{_ALNUM}){_INNER}{{0,{most - 5}}}{_ALNUM}"
         f"|{_ALNUM}{_INNER}{{2}}{_ALNUM}|{_ALNUM}{_INNER}{_ALNUM}|{_ALNUM}{{1,2}})"
     )
 
 
-# A name has at most 253 characters, a mail domain fewer beside its local part. Both limits are met by fewer labels of full
+# A name has at most 253 characters, a mail domain fewer beside its local part. Both are met by few labels of full
 # length or more labels of shorter ones: one plain expression, which needs no intersection with a length.
-_HOSTNAME = rf"(?:{_label(63)}(?:\.{_label(63)}){{0,2}}|{_label(26)}(?:\.{_label(26)}){{3,8}}|{_label(10)}(?:\.{_label(10)}){{9,20}})"
+_HOSTNAME = (
+    rf"(?:{_label(63)}(?:\.{_label(63)}){{0,2}}|{_label(26)}(?:\.{_label(26)}){{3,8}}"
+    rf"|{_label(10)}(?:\.{_label(10)}){{9,20}})"
+)
 _DOMAIN = rf"(?:{_label(63)}(?:\.{_label(63)}){{1,2}}|{_label(20)}(?:\.{_label(20)}){{3,8}})"
 _EMAIL = rf"(?:{_ATEXT}{{1,64}}|{_ATEXT}(?:\.?{_ATEXT}){{1,31}})@{_DOMAIN}"
 

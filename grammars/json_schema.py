@@ -1,8 +1,8 @@
 """Reads a client's JSON Schema once, decides every keyword at every node, and rewrites it into the normal form.
 
-Every keyword ends as *enforced* (it is in the normal form), *annotation* (it constrains nothing; named in `warnings` where a
-reader might think otherwise) or *refused* (`ConstraintRefused` with keyword and pointer). `keywords.py` decides those that bind
-one type of value, `conditions.py` those that combine schemas.
+Every keyword ends as *enforced* (it is in the normal form), *annotation* (it constrains nothing; named in `warnings`
+where a reader might think otherwise) or *refused* (`ConstraintRefused` with keyword and pointer). `keywords.py`
+decides those that bind one type of value, `conditions.py` those that combine schemas.
 """
 
 from dataclasses import dataclass, field
@@ -21,7 +21,8 @@ from grammars.unevaluated import read_unevaluated
 from grammars.validators import build
 
 ANNOTATIONS: Final = frozenset({
-    "$schema", "$id", "id", "$anchor", "$dynamicAnchor", "$recursiveAnchor", "$vocabulary", "$comment", "$defs", "definitions",
+    "$schema", "$id", "id", "$anchor", "$dynamicAnchor", "$recursiveAnchor", "$vocabulary", "$comment", "$defs",
+     "definitions",
     "title", "description", "default", "examples", "example", "deprecated", "readOnly", "writeOnly", "contentEncoding",
     "contentMediaType", "contentSchema",
 })  # fmt: skip
@@ -36,8 +37,8 @@ ENFORCED: Final = (
 class Normalised:
     """A schema in the normal form.
 
-    schema: references lie in its `$defs`. warnings: what the schema says that asserts nothing. uses: (keyword, pointer) of every
-    keyword met, in document order, to name the cause when a backend refuses.
+    schema: references lie in its `$defs`. warnings: what the schema says that asserts nothing. uses: (keyword,
+    pointer) of every keyword met, in document order, to name the cause when a backend refuses.
     """
 
     schema: Schema
@@ -121,7 +122,7 @@ class Walk:
         return _flattened(self.parts(node, pointer))
 
     def parts(self, node: dict[str, Any], pointer: str) -> list[Schema]:
-        """The schemas that must all hold at a node, in its own order of keywords, which decides the order of properties."""
+        """The schemas that must all hold at a node, in the order of its keywords, which orders properties."""
         plain = [keyword for keyword in node if keyword in keywords.ALL]
         first_plain = "properties" if "properties" in node else next(iter(plain), None)
         parts: list[Schema] = []
@@ -141,7 +142,7 @@ class Walk:
             self.refuse("enum", pointer, "must be a list of at least one value")
         if "const" in node:
             values = [value for value in values if equal(value, node["const"])]
-        # Everything beside it is decided by an independent validator on the client's own node: a few values need no grammar.
+        # Everything beside it is decided by a validator on the client's own node: a few values need no grammar.
         beside = {name: value for name, value in node.items() if name in ENFORCED and name not in ("enum", "const")}
         if beside:
             if "format" in beside and not keywords.is_known_format(beside["format"]):

@@ -1,4 +1,4 @@
-"""Keywords that bind values of one type: numbers, strings, arrays, objects. Each is checked and put into the normal form."""
+"""Keywords that bind values of one type (numbers, strings, arrays, objects), put into the normal form."""
 
 import math
 from typing import TYPE_CHECKING, Any, Final
@@ -90,7 +90,7 @@ def read_count(walk: "Walk", node: dict[str, Any], keyword: str, pointer: str) -
 
 
 def _read_texts(walk: "Walk", node: dict[str, Any], pointer: str, out: dict[str, Any]) -> list[Schema]:
-    """`pattern` and `format`: each is one or more expressions; the first stays in the node, the others stand beside it."""
+    """`pattern` and `format`, each one or more expressions: the first stays in the node, the others stand beside it."""
     patterns: list[str] = []
     if "pattern" in node:
         patterns.append(read_pattern(walk, "pattern", node["pattern"], pointer))

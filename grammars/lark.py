@@ -15,18 +15,19 @@ _SKIPPED: Final = re.compile(
 )
 _FORBIDDEN: Final = {
     r"%json\b": "holds `%json`: send a JSON schema as such, so that it is checked",
-    r"%(?:llguidance|lark|regex|import|override|extend|declare)\b": "holds a directive other than `%ignore`: write rules",
+    r"%(?:llguidance|lark|regex|import|override|extend|declare)\b": "holds a directive beside `%ignore`: write rules",
     r"<[^\s>]*>": "names a special token `<…>`: these never appear in an answer",
     r"@\w": "refers to another grammar by `@`: write its rules here",
-    r"\b(?:temperature|max_tokens|stop|suffix|capture|lazy)\b\s*[=,\]]": "sets an attribute of generation: only rules are allowed",
+    r"\b(?:temperature|max_tokens|stop|suffix|capture|lazy)\b\s*[=,\]]": "sets an attribute: write rules only",
 }
 
 
 def json_block(schema: Schema, *, separators: tuple[str, str]) -> str:
     """A normal schema as the right side of a rule. separators: between items and after a key, as regular expressions.
 
-    llguidance lets an undeclared name be spelled with `\\uXXXX`, so `"\\u0061"` would slip past what is said of `a`. Where a node
-    has names and is open, strings are therefore written without `\\u`: control characters other than \\b \\t \\n \\f \\r are left out.
+    llguidance lets an undeclared name be spelled with `\\uXXXX`, so `"\\u0061"` would slip past what is said of `a`.
+    Where a node has names and is open, strings are therefore written without `\\u`: control characters other than \\b
+    \\t \\n \\f \\r are left out.
     """
     options: dict[str, Any] = {
         "whitespace_flexible": False,

@@ -1,4 +1,4 @@
-"""How large a constraint may be before anything is compiled. Each limit stops a measured bomb, not an ordinary schema."""
+"""How large a constraint may be before anything is compiled. Each limit stops a measured bomb, no ordinary schema."""
 
 import json
 from collections.abc import Iterator

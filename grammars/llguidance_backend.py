@@ -1,4 +1,4 @@
-"""llguidance behind the matcher: exact for JSON Schema or it refuses, and lazy, so that compiling is cheap. Also Lark and regex."""
+"""llguidance behind the matcher: exact for JSON Schema or it refuses; lazy, so that compiling is cheap."""
 
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ class LLGuidanceState:
         self._matcher = matcher
 
     def fill(self, row: "torch.Tensor") -> None:
-        """Set the bits of legal tokens. Raises MatcherFailed at llguidance's limits on lexer states and parser items."""
+        """Set the bits of legal tokens. Raises MatcherFailed at the limits on lexer states and parser items."""
         self._matcher.unsafe_compute_mask_ptr(row.data_ptr(), row.numel() * 4)
         if self._matcher.is_error():
             reason = self._matcher.get_error().split("\n")[0]

@@ -36,8 +36,8 @@ class BackendState(Protocol):
 class Matcher:
     """One answer's position in its grammar. Not thread-safe; `fork` gives an independent copy.
 
-    A mask row is a packed int32 tensor [ceil(V / 32)]: bit i % 32 of word i // 32 says whether token i is legal. Stop tokens are
-    legal exactly when `is_complete`, all other special tokens and padding never.
+    A mask row is a packed int32 tensor [ceil(V / 32)]: bit i % 32 of word i // 32 says whether token i is legal. Stop
+    tokens are legal exactly when `is_complete`, all other special tokens and padding never.
     """
 
     def __init__(self, vocabulary: Vocabulary, state: BackendState, n_tokens: int = 0) -> None:
@@ -63,13 +63,13 @@ class Matcher:
     def fill_mask(self, row: "torch.Tensor") -> None:
         """Write the mask of this position into `row`, an int32 CPU tensor [n_words] (all zero once terminated).
 
-        Raises MatcherFailed when the backend runs out of its limits, ValueError for a row of another shape, type or device.
+        Raises MatcherFailed when the backend runs out of its limits, ValueError for a row of another shape, type or
+        device.
         """
         mask = self._mask()
         if row.shape != mask.shape or row.dtype != mask.dtype or row.device != mask.device or not row.is_contiguous():
-            raise ValueError(
-                f"a mask row is a contiguous int32 CPU tensor [{mask.numel()}], not {row.dtype} {list(row.shape)} on {row.device}"
-            )
+            kind = f"{row.dtype} {list(row.shape)} on {row.device}"
+            raise ValueError(f"a mask row is a contiguous int32 CPU tensor [{mask.numel()}], not {kind}")
         row.copy_(mask)
 
     def advance(self, token_id: int) -> bool:
@@ -111,7 +111,7 @@ class Matcher:
         return other
 
     def forced(self) -> int | None:
-        """The only legal token, when there is exactly one; the stop token counts. Raises MatcherFailed as `fill_mask` does."""
+        """The only legal token, if there is exactly one; stop tokens count. Raises MatcherFailed as `fill_mask`."""
         words = self._mask()
         used = words.nonzero()
         if used.numel() != 1:
@@ -122,8 +122,9 @@ class Matcher:
     def trial(self, tail: Sequence[int]) -> "tuple[torch.Tensor, int]":
         """Masks along a draft: (int32 [n_valid + 1, n_words], n_valid), where `tail[:n_valid]` is legal.
 
-        Row i is the mask before `tail[i]`; the last row is the mask after the legal part, zero when that ended in a stop token.
-        The state is always as before. Never raises: a backend that fails under way ends the legal part before that token.
+        Row i is the mask before `tail[i]`; the last row is the mask after the legal part, zero when that ended in a
+        stop token. The state is always as before. Never raises: a backend that fails under way ends the legal part
+        before that token.
         """
         import torch
 

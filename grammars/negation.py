@@ -20,8 +20,8 @@ def negate(
 ) -> Schema:
     """A normal schema that accepts exactly what `schema` does not. Raises NotNegatable.
 
-    within: types (`integer` apart from `number`) that every instance is known to have anyhow; what the result says of others is
-    then free. It makes "no integer" expressible where no fraction can occur.
+    within: types (`integer` apart from `number`) that every instance is known to have anyhow; what the result says of
+    others is then free. It makes "no integer" expressible where no fraction can occur.
     """
     if isinstance(schema, bool):
         return not schema

@@ -1,10 +1,10 @@
 """The small language that a client's schema is rewritten into, and the questions that rewriting asks of it.
 
-A normal schema is True, False or an object of these keywords only, each with its 2020-12 meaning: `type` (a list), `enum`
-(alone in its node), `properties`, `required`, `additionalProperties`, `patternProperties`, `minProperties`, `maxProperties`,
-`prefixItems`, `items`, `minItems`, `maxItems`, `minLength`, `maxLength`, `pattern` (written by `regex.py`: it matches the whole
-text), `minimum`, `maximum`, `exclusiveMinimum`, `exclusiveMaximum`, `multipleOf`, `anyOf`, `oneOf`, `allOf` and `$ref` into the
-`$defs` of the root.
+A normal schema is True, False or an object of these keywords only, each with its 2020-12 meaning: `type` (a list),
+`enum` (alone in its node), `properties`, `required`, `additionalProperties`, `patternProperties`, `minProperties`,
+`maxProperties`, `prefixItems`, `items`, `minItems`, `maxItems`, `minLength`, `maxLength`, `pattern` (written by
+`regex.py`: it matches the whole text), `minimum`, `maximum`, `exclusiveMinimum`, `exclusiveMaximum`, `multipleOf`,
+`anyOf`, `oneOf`, `allOf` and `$ref` into the `$defs` of the root.
 """
 
 from collections.abc import Iterator, Mapping
@@ -61,7 +61,7 @@ def types(schema: Schema, definitions: Mapping[str, Schema], depth: int = 8) -> 
 
 
 def declared_types(schema: Schema, definitions: Mapping[str, Schema], depth: int = 8) -> frozenset[str] | None:
-    """The types that `type` names at a node or behind its `$ref`, with `integer` apart from `number`; None when it names none."""
+    """The types that `type` names at a node or behind its `$ref`, `integer` apart from `number`; None for none."""
     if isinstance(schema, bool):
         return None
     if "type" in schema:
@@ -113,7 +113,7 @@ def disjunction(members: list[Schema]) -> Schema:
 
 
 def combinations(schema: Schema, depth: int = 64) -> int:
-    """How many branches multiplying out every conjunction of alternatives in one node would give; references count as one."""
+    """How many branches multiplying out one node's conjunctions of alternatives gives; references count as one."""
     if isinstance(schema, bool) or not depth:
         return 1
     product = 1

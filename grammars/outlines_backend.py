@@ -1,4 +1,4 @@
-"""outlines-core behind the matcher: an explicit automaton per regular expression, for those that no lazy backend reads."""
+"""outlines-core behind the matcher: an explicit automaton, for regular expressions that no lazy backend reads."""
 
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -62,7 +62,7 @@ class OutlinesBackend:
 
     @cached_property
     def _tokens(self) -> Any:
-        """outlines-core's table from bytes to ids, of the tokens that carry text; xgrammar knows how tokenizers spell bytes."""
+        """outlines-core's table from bytes to text tokens; xgrammar knows how tokenizers spell bytes."""
         import outlines_core
         import xgrammar
 

@@ -1,7 +1,9 @@
-"""Which backend gets a constraint, and in what words: decided here alone, first by what each enforces exactly, then by cost.
+"""Which backend gets a constraint, and in what words: decided here alone, first by what each enforces exactly, then by
+cost.
 
-llguidance is exact for JSON Schema or refuses, so it holds schemas, JSON objects, tool calls, Lark, choices and most regular
-expressions. xgrammar holds EBNF. outlines-core holds the regular expressions that it alone reads (see `outlines_backend.py`).
+llguidance is exact for JSON Schema or refuses, so it holds schemas, JSON objects, tool calls, Lark, choices and most
+regular expressions. xgrammar holds EBNF. outlines-core holds the regular expressions that it alone reads (see
+`outlines_backend.py`).
 """
 
 import json
@@ -28,8 +30,9 @@ _SEPARATORS: Final[dict[Whitespace, tuple[str, str]]] = {"compact": (",", ":"), 
 class Plan:
     """A constraint in the words of one backend.
 
-    source: Lark for `llguidance`, EBNF for `xgrammar`, a regular expression for `outlines`. warnings: what asserts nothing.
-    uses: (keyword, pointer) met in the constraint, to name the cause of a backend's refusal. keyword: its name in general.
+    source: Lark for `llguidance`, EBNF for `xgrammar`, a regular expression for `outlines`. warnings: what asserts
+    nothing. uses: (keyword, pointer) met in the constraint, to name the cause of a backend's refusal. keyword: its
+    name in general.
     """
 
     backend: Literal["llguidance", "xgrammar", "outlines"]

@@ -1,4 +1,4 @@
-"""`minProperties` and `maxProperties`, written as the sets of optional names that satisfy them where names are declared."""
+"""`minProperties` and `maxProperties`, written as the sets of optional names that satisfy them."""
 
 from itertools import combinations as choose
 from math import comb
@@ -18,8 +18,8 @@ _NO_OBJECT: Final[Schema] = {"type": ["null", "boolean", "number", "string", "ar
 def read_property_counts(walk: "Walk", node: dict[str, Any], pointer: str) -> list[Schema]:
     """The normal form of the two keywords. Raises ConstraintRefused.
 
-    A name that is not declared may be written twice in one object, and a reader then keeps one of them: so a lower count above
-    the number of required names can be held only for declared names, or for one name of any kind.
+    A name that is not declared may be written twice in one object, and a reader then keeps one of them: so a lower
+    count above the number of required names can be held only for declared names, or for one name of any kind.
     """
     parts: list[Schema] = []
     properties, required = node.get("properties") or {}, dict.fromkeys(node.get("required") or ())

@@ -52,8 +52,8 @@ class References:
     def locate(self, keyword: str, target: Any, pointer: str, at: str) -> str:
         """The pointer that `target`, the value of `keyword` at document pointer `pointer`, leads to.
 
-        at: the same place as the client knows it. Raises ConstraintRefused for what is malformed, leaves the document, names an
-        unknown anchor, or is decided only at run time.
+        at: the same place as the client knows it. Raises ConstraintRefused for what is malformed, leaves the document,
+        names an unknown anchor, or is decided only at run time.
         """
         if not isinstance(target, str):
             raise ConstraintRefused(keyword, at, "must be a text: a reference such as `#/$defs/name`")

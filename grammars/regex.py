@@ -1,4 +1,4 @@
-"""From a client's regular expression to one that matches the whole text, written so that every backend reads it alike."""
+"""From a client's regular expression to one for the whole text, written so that every backend reads it alike."""
 
 from typing import Final
 
@@ -23,16 +23,16 @@ MAX_PATTERN_CHARS: Final = 8192
 MAX_REPEAT: Final = 10_000
 MAX_EXPANDED: Final = 40_000
 MAX_STATES: Final = 200
-"""Limits of one pattern: its length, one counted repetition, and its states once every counted repetition is written out;
-then the deterministic states of one that needs an explicit automaton."""
+"""Limits of one pattern: its length, one counted repetition, and its states once every counted repetition is written
+out; then the deterministic states of one that needs an explicit automaton."""
 
 
 def search_pattern(pattern: str) -> str:
     """`pattern` as JSON Schema means it (it may match anywhere), as an expression for the whole text.
 
-    The result has no anchors, only explicit code points, `(?:…)`, `|`, `*`, `+`, `?` and `{n,m}`: what Rust's, Python's and
-    outlines-core's syntax share. Raises RegexRefused for what `regex_syntax` refuses, for an anchor that is not at an edge, and
-    beyond the limits.
+    The result has no anchors, only explicit code points, `(?:…)`, `|`, `*`, `+`, `?` and `{n,m}`: what Rust's,
+    Python's and outlines-core's syntax share. Raises RegexRefused for what `regex_syntax` refuses, for an anchor that
+    is not at an edge, and beyond the limits.
     """
     node = _parsed(pattern)
     if any(isinstance(inner, Boundary) for inner in nodes(node)):
@@ -43,8 +43,8 @@ def search_pattern(pattern: str) -> str:
 def full_pattern(pattern: str) -> str:
     """`pattern` anchored at both ends, in the same syntax; anchors at its edges are redundant and dropped.
 
-    Word boundaries stay, in Rust's spelling `(?-u:\\b)`: only outlines-core reads them, and only where the automaton stays small.
-    Raises RegexRefused.
+    Word boundaries stay, in Rust's spelling `(?-u:\\b)`: only outlines-core reads them, and only where the automaton
+    stays small. Raises RegexRefused.
     """
     node = _anchored(_parsed(pattern))
     if any(isinstance(inner, Boundary) for inner in nodes(node)) and n_states(node, MAX_STATES) > MAX_STATES:

@@ -1,4 +1,4 @@
-"""How many states a deterministic automaton of an expression has: position automaton (Glushkov, 1961), then subsets of it."""
+"""The number of states of an expression's deterministic automaton: positions (Glushkov, 1961), then sets of them."""
 
 from dataclasses import dataclass
 
@@ -39,7 +39,7 @@ def n_states(node: Node, most: int) -> int:
 
 
 class _Builder:
-    """Numbers the classes of an expression, with counted repetitions written out, and links each to those that may follow."""
+    """Numbers the classes of an expression, repetitions written out, and links each to those that may follow."""
 
     def __init__(self) -> None:
         self.classes: list[Ranges] = []

@@ -19,7 +19,7 @@ class RegexRefused(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Class:
-    """One code point out of `ranges` (inclusive) or of the Unicode `properties` (as `L`, `Lu`, `Script=Greek`), or not."""
+    """One code point of `ranges` (inclusive) or of Unicode `properties` (`L`, `Script=Greek`); negated: any other."""
 
     ranges: Ranges
     negated: bool = False
@@ -217,7 +217,6 @@ class _Parser:
         node = self.alternation(depth + 1)
         if self.take_or_empty() != ")":
             raise RegexRefused("has a `(` without its `)`")
-        # A group of one item stays a group: `Seq` keeps an anchor or a repetition inside from merging with its neighbours.
         return node
 
     def take_or_empty(self) -> str:

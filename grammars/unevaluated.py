@@ -1,4 +1,4 @@
-"""`unevaluatedProperties` and `unevaluatedItems` where the evaluated set is static: they become additional properties and items."""
+"""`unevaluatedProperties` and `unevaluatedItems`, where what is evaluated does not depend on the instance."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final

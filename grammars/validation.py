@@ -12,8 +12,14 @@ from grammars.draft import Draft
 from grammars.pointer import child
 from grammars.validators import build
 
-
-_CLOSING = ("additionalProperties", "unevaluatedProperties", "items", "additionalItems", "unevaluatedItems", "properties")
+_CLOSING = (
+    "additionalProperties",
+    "unevaluatedProperties",
+    "items",
+    "additionalItems",
+    "unevaluatedItems",
+    "properties",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +38,8 @@ class Violation:
 def validate(constraint: Constraint, text: str) -> Violation | None:
     """None when `text` satisfies `constraint`, else the first violation found.
 
-    Formats of the standard are asserted, others are annotations, as in the grammars. A `Grammar` has no second reader here: None.
-    Raises ValueError when the constraint itself cannot be read; a compiled one can.
+    Formats of the standard are asserted, others are annotations, as in the grammars. A `Grammar` has no second reader
+    here: None. Raises ValueError when the constraint itself cannot be read; a compiled one can.
     """
     match constraint:
         case JsonSchema():

@@ -1,4 +1,4 @@
-"""jsonschema-rs behind two questions: does a value satisfy a client's schema, or a normal one. Its patterns run in linear time."""
+"""jsonschema-rs, whose patterns run in linear time: does a value satisfy a client's schema, or a normal one."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,7 +33,8 @@ def build(schema: Any, draft: Draft) -> Any:
 def accepts(schema: Schema, definitions: Mapping[str, Schema], value: Any) -> bool:
     """Whether `value` satisfies a normal schema whose references lie in `definitions`.
 
-    True as well when that cannot be decided, such as under a recursion that is not rewritten yet: never a false refusal.
+    True as well when that cannot be decided, such as under a recursion that is not rewritten yet: never a false
+    refusal.
     """
     if isinstance(schema, bool):
         return schema

@@ -1,4 +1,4 @@
-"""The tokens that a grammar speaks in: which ids may carry text, which end an answer, and how wide a row of logits is."""
+"""The tokens that a grammar speaks in: which ids carry text, which end an answer, how wide a row of logits is."""
 
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 class Vocabulary:
     """A tokenizer seen from a grammar.
 
-    hf: a transformers fast tokenizer. size: width of a row of logits, at least the tokenizer's own size; ids beyond it are
-    padding. stop_ids: tokens that end an answer. n_words: int32 words in a mask row, ceil(size / 32).
+    hf: a transformers fast tokenizer. size: width of a row of logits, at least the tokenizer's own size; ids beyond it
+    are padding. stop_ids: tokens that end an answer. n_words: int32 words in a mask row, ceil(size / 32).
     """
 
     def __init__(self, tokenizer: Any, size: int | None = None, stop_ids: tuple[int, ...] | None = None) -> None:

@@ -41,15 +41,15 @@ def list_rules(names: Sequence[str], *, parallel: bool, spaced: bool) -> str:
 
 
 class CallListParser:
-    """Reads an answer that is a list of calls under the path `prefix`, or text when its first character is not `opening`."""
+    """Reads an answer: a list of calls under the path `prefix`, or text when it does not begin with `opening`."""
 
     def __init__(self, opening: str, prefix: tuple[str, ...]) -> None:
         self._opening, self._prefix = opening, prefix
         self._cursor = JsonCursor()
         self._is_text: bool | None = None
         self._numbers: dict[int, int] = {}  # of the calls whose names are known, by their place in the list
-        self._early: dict[int, str] = {}  # arguments that came before their name, which only an answer without a grammar has
-        self._reading: tuple[int, int] | None = None  # place and depth of the call whose arguments are being read
+        self._early: dict[int, str] = {}  # arguments ahead of their name: an answer without a grammar
+        self._reading: tuple[int, int] | None = None  # place and depth of the call that is being read
 
     def feed(self, text: str) -> list[CallEvent]:
         """The events of the next characters; neighbouring fragments of one call are joined."""
@@ -65,13 +65,13 @@ class CallListParser:
         return events
 
     def _read(self, char: str, events: list[CallEvent]) -> None:
-        before, n = self._cursor.path, len(self._prefix)
+        before, n, was_in_string = self._cursor.path, len(self._prefix), self._cursor.is_in_string
         event = Event.NONE
         for byte in char.encode("utf-8", "surrogatepass"):
             event = self._cursor.advance(byte)
         is_member = len(before) == n + 2 and before[:n] == self._prefix
         place = before[n] if is_member else None
-        if event is Event.VALUE_ENDED and isinstance(place, int) and before[-1] == "name" and place not in self._numbers:
+        if event is Event.VALUE_ENDED and was_in_string and isinstance(place, int) and before[-1] == "name":
             self._numbers[place] = len(self._numbers)
             events.append(CallStarted(self._numbers[place], self._cursor.last_text))
             self._add(place, self._early.pop(place, ""), events)

@@ -8,7 +8,7 @@ from grammars.dialects.dialect import Call, StreamParser
 
 
 class Xlam:
-    """The format of xLAM-2 (salesforce_qwen.py of the gorilla repository), without white space. No call is text, never `[]`."""
+    """The format of xLAM-2 (`salesforce_qwen.py` in gorilla), without white space. No call is text, never `[]`."""
 
     name = "xlam"
     calls_are = "array"

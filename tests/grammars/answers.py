@@ -4,6 +4,7 @@ import json
 import random
 from typing import Any
 
+import numpy
 import torch
 
 from grammars import Constraint, GrammarCompiler, JsonSchema, Matcher
@@ -12,12 +13,13 @@ END = 256
 
 
 def takes(compiler: GrammarCompiler, constraint: Constraint, text: str | bytes) -> bool:
-    """Whether every byte of `text` is legal in turn, and the end after them. Mask and matcher must agree at every byte."""
+    """Whether every byte of `text` is legal in turn, and then the end. Mask and matcher must agree at every byte."""
     matcher = compiler.compile(constraint).matcher()
     row = torch.zeros(compiler.n_words, dtype=torch.int32)
+    words = row.numpy()
     for byte in text.encode() if isinstance(text, str) else text:
         matcher.fill_mask(row)
-        is_legal = byte in legal(row)
+        is_legal = bool(words[byte // 32] >> byte % 32 & 1)
         assert matcher.advance(byte) == is_legal
         if not is_legal:
             return False
@@ -33,8 +35,8 @@ def takes_json(compiler: GrammarCompiler, schema: Any, value: Any) -> bool:
 
 def legal(row: torch.Tensor) -> set[int]:
     """The token ids whose bits are set."""
-    bits = ((row.unsqueeze(1) >> torch.arange(32)) & 1).flatten()
-    return set(bits.nonzero().flatten().tolist())
+    bits = numpy.unpackbits(row.numpy().view(numpy.uint8), bitorder="little")
+    return set(bits.nonzero()[0].tolist())
 
 
 def draw(matcher: Matcher, rng: random.Random, n_words: int, most: int = 100) -> bytes | None:

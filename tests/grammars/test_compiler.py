@@ -81,10 +81,11 @@ BOMBS: dict[str, Constraint] = {
     "8 alternatives multiplied": JsonSchema({"allOf": _pairs(8)}),
     "18 dependencies": JsonSchema({"dependentRequired": {f"a{i}": [f"b{i}"] for i in range(18)}}),
     "a fan of references": JsonSchema(
-        {"not": {"$ref": "#/$defs/d0"},
-         "$defs": {f"d{i}": {"anyOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 3} for i in range(20)} | {"d20": {"type": "null"}}}
+        {"not": {"$ref": "#/$defs/d0"}, "$defs": {"d20": {"type": "null"}}
+         | {f"d{i}": {"anyOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 3} for i in range(20)}}
     ),
-    "128 tools": ToolCalls(tuple(Tool(f"f{i}", "", {"type": "object", "properties": {"a": {"type": "string"}}}) for i in range(128))),
+    "128 tools": ToolCalls(tuple(Tool(f"f{i}", "", {"type": "object",
+     "properties": {"a": {"type": "string"}}}) for i in range(128))),
     "129 tools": ToolCalls(tuple(Tool(f"f{i}") for i in range(129))),
     "an empty expression": Regex(""),
     "an empty schema": JsonSchema({}),
@@ -103,10 +104,13 @@ BOMBS: dict[str, Constraint] = {
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_compiles_quickly_or_is_refused(compiler: GrammarCompiler, name: str) -> None:
     began = time.process_time()
+    refusal: ConstraintRefused | None = None
     try:
         compiled = compiler.compile(BOMBS[name])
         compiled.matcher().forced()
-    except ConstraintRefused as refusal:
+    except ConstraintRefused as error:
+        refusal = error
+    if refusal is not None:
         assert refusal.keyword
         assert refusal.pointer == "" or refusal.pointer.startswith("/")
     assert time.process_time() - began < 2.5
@@ -198,7 +202,8 @@ def test_white_space_is_compact_unless_single_spaces_are_asked_for(tokenizer: An
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"vocab_size": 10}, "vocab_size"), ({"stop_token_ids": []}, "stop_token_ids"), ({"stop_token_ids": [999]}, "stop_token_ids")],
+    [({"vocab_size": 10}, "vocab_size"), ({"stop_token_ids": []}, "stop_token_ids"), ({"stop_token_ids": [999]},
+     "stop_token_ids")],
 )  # fmt: skip
 def test_a_vocabulary_that_does_not_fit_is_an_error(tokenizer: Any, arguments: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -220,7 +225,8 @@ def test_every_stop_token_ends_an_answer(tokenizer: Any) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ['start: %json {"type": "string"}', "start: <|endoftext|>", "start: @other", 'start: "a"\n%llguidance {}', "start[max_tokens=3]: /a/"],
+    ['start: %json {"type": "string"}', "start: <|endoftext|>", "start: @other", 'start: "a"\n%llguidance {}',
+     "start[max_tokens=3]: /a/"],
 )  # fmt: skip
 def test_a_lark_grammar_may_hold_rules_only(compiler: GrammarCompiler, text: str) -> None:
     with pytest.raises(ConstraintRefused) as caught:
@@ -235,6 +241,6 @@ def test_words_of_directives_inside_lark_strings_are_only_text(compiler: Grammar
 
 
 def test_importing_the_package_imports_no_backend() -> None:
-    code = "import sys, grammars; print([m for m in ('torch', 'xgrammar', 'llguidance', 'outlines_core') if m in sys.modules])"
+    code = "import sys, grammars; print(sys.modules.keys() & {'torch', 'xgrammar', 'llguidance', 'outlines_core'})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == "set()"

@@ -1,6 +1,7 @@
 """Tool calls: what may be written, how it is read back, and that a stream says the same wherever it is cut."""
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -38,7 +39,9 @@ TOOLS = (WEATHER, NOTHING, ODD)
 
 ONE = [{"name": "get_weather", "arguments": {"city": "Rome", "days": 3}}]
 TWO = [*ONE, {"name": "ping", "arguments": {}}]
-TRICKY = [{"name": "v1.odd-name", "arguments": {"name": 'a]},{"name":"ping"', "arguments": {"name": 1, "arguments": [{}]}}}]
+TRICKY = [
+    {"name": "v1.odd-name", "arguments": {"name": 'a]},{"name":"ping"', "arguments": {"name": 1, "arguments": [{}]}}}
+]
 WRONG = [
     [],
     [{"name": "get_weather", "arguments": {}}],
@@ -74,7 +77,9 @@ def test_only_offered_tools_with_their_own_arguments_may_be_called(
     assert not takes(compiler, constraint, "")
 
 
-@pytest.mark.parametrize("answer", [JsonObject(), JsonSchema({"type": "object", "properties": {"z": {"type": "null"}}})])
+@pytest.mark.parametrize(
+    "answer", [JsonObject(), JsonSchema({"type": "object", "properties": {"z": {"type": "null"}}})]
+)
 def test_an_answer_schema_holds_for_whatever_is_no_call(compiler: GrammarCompiler, answer: Any) -> None:
     constraint = ToolCalls(TOOLS, answer=answer)
     assert takes(compiler, constraint, '{"z":null}')
@@ -93,8 +98,10 @@ def test_an_answer_schema_holds_for_whatever_is_no_call(compiler: GrammarCompile
         (ToolCalls((Tool("a b"),)), "name", "/tools/0/function/name"),
         (ToolCalls((NOTHING,), dialect="none"), "tools", "/tools"),
         (ToolCalls((NOTHING, Tool("f", "", {"type": "array"}))), "type", "/tools/1/function/parameters"),
-        (ToolCalls((Tool("f", "", {"properties": {"a": {"uniqueItems": True}}}),)), "uniqueItems", "/tools/0/function/parameters/properties/a"),
-        (ToolCalls((Tool("f", "", {"properties": {"a": {"format": "odd"}}}, True),)), "format", "/tools/0/function/parameters/properties/a"),
+        (ToolCalls((Tool("f", "", {"properties": {"a": {"uniqueItems": True}}}),)), "uniqueItems",
+        "/tools/0/function/parameters/properties/a"),
+        (ToolCalls((Tool("f", "", {"properties": {"a": {"format": "odd"}}}, True),)), "format",
+        "/tools/0/function/parameters/properties/a"),
         (ToolCalls((NOTHING,), answer=JsonSchema({"type": ["object", "array"]})), "type", ""),
         (ToolCalls((NOTHING,), dialect="xlam_v1", answer=JsonObject()), "type", ""),
         (ToolCalls((NOTHING,), "required", answer=JsonObject()), "tools", "/tools"),
@@ -110,10 +117,15 @@ def test_tools_that_cannot_be_held_are_refused_with_their_place(
 
 ARGUMENTS = st.dictionaries(
     st.text(max_size=4),
-    st.recursive(st.none() | st.integers() | st.text(max_size=6), lambda v: st.lists(v, max_size=2) | st.dictionaries(st.text(max_size=2), v, max_size=2), max_leaves=4),
+    st.recursive(st.none() | st.integers() | st.text(max_size=6), lambda v: st.lists(v,
+     max_size=2) | st.dictionaries(st.text(max_size=2), v, max_size=2), max_leaves=4),
     max_size=3,
 )  # fmt: skip
-CALLS = st.lists(st.fixed_dictionaries({"name": st.text("abc_", min_size=1, max_size=5), "arguments": ARGUMENTS}), min_size=1, max_size=4)
+CALLS = st.lists(
+    st.fixed_dictionaries({"name": st.text("abc_", min_size=1, max_size=5), "arguments": ARGUMENTS}),
+    min_size=1,
+    max_size=4,
+)
 
 
 @pytest.mark.parametrize("dialect", ["xlam", "xlam_v1"])
@@ -125,13 +137,15 @@ def test_a_stream_says_what_the_whole_says_wherever_it_is_cut(dialect: str) -> N
         text = json.dumps(written, ensure_ascii=ascii_only, separators=(",", ":") if compact else None)
         whole = get_dialect(dialect).parse(text)
         assert whole is not None
-        assert [(call.name, json.loads(call.arguments)) for call in whole] == [(c["name"], c["arguments"]) for c in calls]
+        assert [(call.name, json.loads(call.arguments)) for call in whole] == [
+            (c["name"], c["arguments"]) for c in calls
+        ]
         assert all(call.arguments in text for call in whole)
         edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
         parser = get_dialect(dialect).stream()
         names: dict[int, str] = {}
         fragments: dict[int, str] = {}
-        for start, end in zip(edges, edges[1:], strict=False):
+        for start, end in pairwise(edges):
             for event in parser.feed(text[start:end]):
                 match event:
                     case CallStarted():

@@ -33,11 +33,12 @@ BACKENDS: list[tuple[str, Constraint]] = [
 @pytest.fixture(scope="module")
 def tiny() -> GrammarCompiler:
     """Fifteen tokens of one to two characters, a special token, an end token and padding up to 40 logits."""
-    vocabulary = {token: i for i, token in enumerate([*TINY, "<pad>", "<end>"])}
+    pad, end = "<pad>", "<end>"
+    vocabulary = {token: i for i, token in enumerate([*TINY, pad, end])}
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>", pad_token="<pad>")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=end, pad_token=pad)
     return GrammarCompiler(tokenizer, vocab_size=40)
 
 
@@ -63,10 +64,14 @@ def _is_valid(schema: Any) -> Callable[[str], bool]:
 SMALL: list[tuple[Constraint, str, int, int, Callable[[str], bool]]] = [
     (Regex("a*b|1{2,3}"), "ab1", 7, 5, lambda text: re.fullmatch("a*b|1{2,3}", text) is not None),
     (Choice(("a", "ab", "0")), "ab01", 4, 4, lambda text: text in ("a", "ab", "0")),
-    (JsonSchema({"type": "integer", "minimum": 0, "maximum": 110}), "10", 4, 4, _is_valid({"type": "integer", "maximum": 110})),
-    (JsonSchema({"type": "array", "items": {"enum": [0, 1]}, "maxItems": 2}), "[]01,", 6, 5, _is_valid({"items": {"enum": [0, 1]}, "maxItems": 2, "type": "array"})),
-    (JsonSchema({"type": "string", "maxLength": 2}), '"ab:,{}[]01', 4, 4, _is_valid({"type": "string", "maxLength": 2})),
-    (Grammar('root ::= "a" root "b" | "1"'), "ab1", 7, 3, lambda text: re.fullmatch("(a*)1(b*)", text) is not None and text.count("a") == text.count("b")),
+    (JsonSchema({"type": "integer", "minimum": 0, "maximum": 110}), "10", 4, 4, _is_valid({"type": "integer",
+     "maximum": 110})),
+    (JsonSchema({"type": "array", "items": {"enum": [0, 1]}, "maxItems": 2}), "[]01,", 6, 5,
+     _is_valid({"items": {"enum": [0, 1]}, "maxItems": 2, "type": "array"})),
+    (JsonSchema({"type": "string", "maxLength": 2}), '"ab:,{}[]01', 4, 4, _is_valid({"type": "string",
+     "maxLength": 2})),
+    (Grammar('root ::= "a" root "b" | "1"'), "ab1", 7, 3, lambda text: re.fullmatch("(a*)1(b*)",
+     text) is not None and text.count("a") == text.count("b")),
 ]  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """One schema per keyword and combination, judged on valid and invalid instances: right, or refused, never loose.
 
-The cases follow the table of keywords that engines are known to loosen. `REFUSED` are those that no backend holds exactly.
+The cases follow the table of keywords that engines are known to loosen. `REFUSED` are those that no backend holds
+exactly.
 """
 
 from typing import Any
@@ -83,19 +84,24 @@ PROBES: list[tuple[Any, list[Any], list[Any]]] = [
     ({"required": ["a"]}, [{"a": 1}, 5, []], [{}]),
     ({**OBJECT, **A_INT, "required": ["a", "z"]}, [{"a": 1, "z": 2}], [{"a": 1}]),
     ({**OBJECT, "patternProperties": {"^x": {"type": "integer"}}}, [{"x1": 1, "y": "a"}], [{"x1": "a"}]),
-    ({**OBJECT, "patternProperties": {"x": {"type": "integer"}}, "additionalProperties": False}, [{"ax": 1}], [{"a": 1}]),
-    ({"properties": {"xa": {"maximum": 3}}, "patternProperties": {"^x": {"type": "integer"}}}, [{"xa": 3}], [{"xa": 4}, {"xa": 1.5}]),
+    ({**OBJECT, "patternProperties": {"x": {"type": "integer"}}, "additionalProperties": False}, [{"ax": 1}],
+     [{"a": 1}]),
+    ({"properties": {"xa": {"maximum": 3}}, "patternProperties": {"^x": {"type": "integer"}}}, [{"xa": 3}],
+     [{"xa": 4}, {"xa": 1.5}]),
     ({**OBJECT, "propertyNames": {"pattern": "^a"}}, [{"ab": 1}], [{"b": 1}]),
     ({**OBJECT, "propertyNames": {"maxLength": 1}, "properties": {"a": {}, "bb": {}}}, [{"a": 1}], [{"bb": 1}]),
     ({**OBJECT, "propertyNames": {"enum": ["a", "b"]}}, [{"a": 1}, {}], [{"c": 1}]),
     ({**OBJECT, "minProperties": 1}, [{"a": 1}], [{}]),
     ({**OBJECT, "properties": {"a": {}, "b": {}}, "minProperties": 1}, [{"a": 1}, {"c": 1}], [{}]),
-    ({**OBJECT, "properties": {"a": {}, "b": {}}, "minProperties": 2, "additionalProperties": False}, [{"a": 1, "b": 1}], [{"a": 1}]),
-    ({**OBJECT, "properties": {"a": {}, "b": {}}, "maxProperties": 1, "additionalProperties": False}, [{}, {"b": 1}], [{"a": 1, "b": 1}]),
+    ({**OBJECT, "properties": {"a": {}, "b": {}}, "minProperties": 2, "additionalProperties": False}, [{"a": 1,
+     "b": 1}], [{"a": 1}]),
+    ({**OBJECT, "properties": {"a": {}, "b": {}}, "maxProperties": 1, "additionalProperties": False}, [{}, {"b": 1}],
+     [{"a": 1, "b": 1}]),
     ({**OBJECT, "maxProperties": 1}, [{}, {"b": 1}], [{"a": 1, "b": 1}]),
     ({**OBJECT, "properties": {"a": True, "b": False}}, [{"a": 1}], [{"b": 1}]),
     ({"unevaluatedProperties": False, "properties": {"a": {}}}, [{"a": 1}], [{"b": 1}]),
-    ({"allOf": [{"properties": {"a": {}}}], "properties": {"b": {}}, "unevaluatedProperties": False}, [{"a": 1, "b": 1}], [{"c": 1}]),
+    ({"allOf": [{"properties": {"a": {}}}], "properties": {"b": {}}, "unevaluatedProperties": False}, [{"a": 1,
+     "b": 1}], [{"c": 1}]),
     ({"prefixItems": [{}], "unevaluatedItems": False}, [[1]], [[1, 2]]),
     # references
     (RECURSIVE, [{"v": 1, "n": {"v": 2, "n": {"v": 3}}}], [{"v": 1, "n": {"n": {"v": 1}}}]),
@@ -109,7 +115,8 @@ PROBES: list[tuple[Any, list[Any], list[Any]]] = [
     ),
     # combinations
     ({"anyOf": [{"type": "string"}, {"type": "integer"}], "maxLength": 2}, ["ab", 1], ["abc", None]),
-    ({"allOf": [{**OBJECT, **A_INT}, {"properties": {"b": {"type": "string"}}, "required": ["b"]}]}, [{"a": 1, "b": "x"}], [{"a": 1}, {"a": 1, "b": 2}]),
+    ({"allOf": [{**OBJECT, **A_INT}, {"properties": {"b": {"type": "string"}}, "required": ["b"]}]}, [{"a": 1,
+     "b": "x"}], [{"a": 1}, {"a": 1, "b": 2}]),
     ({"allOf": [{"minimum": 3}, {"maximum": 5}], "type": "integer"}, [3, 5], [2, 6, "a"]),
     ({"allOf": [{"type": "string"}]}, ["a"], [1]),
     ({"allOf": [{"pattern": "^a"}, {"pattern": "b$"}], "type": "string"}, ["ab", "axb"], ["a", "b"]),
@@ -117,19 +124,22 @@ PROBES: list[tuple[Any, list[Any], list[Any]]] = [
     ({"oneOf": [{"type": "integer", "maximum": 8}, {"type": "integer", "minimum": 5}]}, [2, 9], [5, 8]),
     ({"oneOf": [{"required": ["a"]}, {"required": ["b"]}], **OBJECT}, [{"a": 1}, {"b": 1}], [{}, {"a": 1, "b": 1}]),
     ({"oneOf": [{"$ref": "#/$defs/p"}, {"$ref": "#/$defs/q"}], "$defs": {
-        "p": {"properties": {"k": {"const": "p"}}, "required": ["k"]}, "q": {"properties": {"k": {"const": "q"}}, "required": ["k"]}}},
+        "p": {"properties": {"k": {"const": "p"}}, "required": ["k"]}, "q": {"properties": {"k": {"const": "q"}},
+        "required": ["k"]}}},
      [{"k": "p"}, {"k": "q"}], [{"k": "r"}, {}]),
     ({"not": {"type": "string"}}, [1, None], ["a"]),
     ({"not": {"enum": ["a", "bc", 3, None]}}, ["b", "abc", 4, True], ["a", "bc", 3, None]),
     ({"not": {"required": ["a"]}}, [{}, {"b": 1}], [{"a": 1}, 1]),
     ({"type": "string", "not": {"maxLength": 2}}, ["abc"], ["ab", 1]),
     ({"not": {"anyOf": [{"type": "object"}, {"minimum": 3}]}}, [2, -1.5], [3, {}, "a"]),
-    ({"if": {"properties": {"k": {"const": 1}}, "required": ["k"]}, "then": {"required": ["z"]}, "else": {"required": ["y"]}},
+    ({"if": {"properties": {"k": {"const": 1}}, "required": ["k"]}, "then": {"required": ["z"]},
+     "else": {"required": ["y"]}},
      [{"k": 1, "z": 0}, {"y": 0}, {"k": 2, "y": 0}], [{"k": 1}, {"k": 2}, {}]),
     ({"if": {"type": "string"}, "then": {"maxLength": 1}}, ["a", 1], ["ab"]),
     ({"dependentRequired": {"b": ["c"]}}, [{}, {"c": 1}, {"b": 1, "c": 1}], [{"b": 1}]),
     ({"dependentSchemas": {"b": {"required": ["c"]}}}, [{}, {"b": 1, "c": 1}], [{"b": 1}]),
-    ({"dependencies": {"b": ["c"], "d": {"required": ["e"]}}}, [{"b": 1, "c": 1}, {"d": 1, "e": 1}], [{"b": 1}, {"d": 1}]),
+    ({"dependencies": {"b": ["c"], "d": {"required": ["e"]}}}, [{"b": 1, "c": 1}, {"d": 1, "e": 1}], [{"b": 1},
+     {"d": 1}]),
 ]  # fmt: skip
 
 REFUSED: list[tuple[Any, str, str]] = [

@@ -50,7 +50,8 @@ def test_literals_and_their_complement_part_all_texts(texts: list[str], text: st
 @pytest.mark.parametrize(
     "pattern",
     [
-        "(?=a)b", "(?!a)b", "(?<=a)b", "(?<!a)b", r"(a)\1", r"(?<x>a)\k<x>", r"\bword\b", "(?i)a", "a**", "*a", "(a", "a)",
+        "(?=a)b", "(?!a)b", "(?<=a)b", "(?<!a)b", r"(a)\1", r"(?<x>a)\k<x>", r"\bword\b", "(?i)a", "a**", "*a", "(a",
+        "a)",
         "[a", r"[z-a]", r"a{3,1}", r"\p{", r"\u12", "a{1,1000000}", "(?:(?:a{1,100}){1,100}){1,100}", "a^b", "(a$)+b",
         "(" * 100 + "a" + ")" * 100, "a" * 10_000, r"\q", "[]", r"\xg1",
     ],

@@ -1,4 +1,4 @@
-"""The promise, on schemas nobody wrote: what a grammar lets through is valid, by two validators that share no code with it."""
+"""The promise on schemas nobody wrote: what a grammar lets through is valid, by two validators of other making."""
 
 import json
 import random
@@ -30,7 +30,8 @@ COUNTS = st.integers(0, 3)
 BOUNDS = st.sampled_from([0, 1, -1, 5, 0.5, 10, 2.5, -3])
 
 PLAIN: dict[str, st.SearchStrategy[Any]] = {
-    "type": st.sampled_from([*KINDS, ["string", "null"], ["integer", "object"], ["number", "string"], ["array", "object"]]),
+    "type": st.sampled_from([*KINDS, ["string", "null"], ["integer", "object"], ["number", "string"], ["array",
+     "object"]]),
     "minimum": BOUNDS, "maximum": BOUNDS, "exclusiveMinimum": BOUNDS, "exclusiveMaximum": BOUNDS,
     "multipleOf": st.sampled_from([1, 2, 3, 0.5]), "minLength": COUNTS, "maxLength": COUNTS, "pattern": PATTERNS,
     "format": st.sampled_from(["date", "ipv4", "uuid", "hostname"]), "minItems": COUNTS, "maxItems": COUNTS,
@@ -45,9 +46,11 @@ PLAIN: dict[str, st.SearchStrategy[Any]] = {
 def _node(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     some = st.lists(inner, min_size=1, max_size=3)
     nested = {
-        "properties": st.dictionaries(NAMES, inner, min_size=1, max_size=3), "additionalProperties": st.just(False) | inner,
+        "properties": st.dictionaries(NAMES, inner, min_size=1, max_size=3),
+        "additionalProperties": st.just(False) | inner,
         "patternProperties": st.dictionaries(st.sampled_from(["^a", "b", "^c$"]), inner, min_size=1, max_size=2),
-        "items": inner, "prefixItems": some, "contains": inner, "allOf": some, "anyOf": some, "oneOf": some, "not": inner,
+        "items": inner, "prefixItems": some, "contains": inner, "allOf": some, "anyOf": some, "oneOf": some,
+        "not": inner,
         "if": inner, "then": inner, "else": inner, "dependentSchemas": st.dictionaries(NAMES, inner, max_size=1),
         "unevaluatedProperties": st.just(False), "unevaluatedItems": st.just(False),
     }  # fmt: skip
@@ -72,7 +75,7 @@ def _without_refs(schema: Any) -> Any:
 
 
 def _invalid_by_any(schema: Any, value: Any) -> bool:
-    """Whether a validator in Rust or one in Python refuses the value; floats that are multiples are left to the exact one."""
+    """Whether a validator in Rust or one in Python refuses the value; multiples of floats are left to the exact one."""
     rust = jsonschema_rs.Draft202012Validator(schema, validate_formats=True)
     python = jsonschema.Draft202012Validator(schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER)
     return not rust.is_valid(value) or ("multipleOf" not in json.dumps(schema) and not python.is_valid(value))
