@@ -244,7 +244,7 @@ class Scheduler:
             raise RuntimeError(f"{len(self._live)} requests are live, {places} are running, waiting or held")
 
     def _grant(self, request: Request, budget: int) -> int:
-        """How many tokens of the request go into this step; its tail is cut to what fits behind its committed tokens."""
+        """How many tokens of the request go into this step; its tail is cut to what fits behind them."""
         known = len(request.tokens) - request.computed
         room = min(self._prefill_cap, budget, self.window - request.computed)
         del request.tail[max(0, room - known) :]
