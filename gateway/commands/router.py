@@ -66,12 +66,14 @@ def _train(parsed: argparse.Namespace) -> int:
 def _generate(parsed: argparse.Namespace) -> int:
     import asyncio
 
+    from engine.request import EngineError
+    from gateway.openai.errors import ApiError
     from gateway.routing.shadow import generate_outcomes
 
     try:
         count, small, large = asyncio.run(generate_outcomes(settings_of(parsed), parsed.data, parsed.out))
-    except (ValueError, OSError) as error:
-        raise CommandError(str(error)) from error
+    except (ApiError, EngineError, ValueError, OSError) as error:
+        raise CommandError(", ".join([str(error), *getattr(error, "__notes__", ())])) from error
     print(f"{count} outcomes in {parsed.out}: the small model was right in {small:.1%}, the large one in {large:.1%}")
     return 0
 
