@@ -11,6 +11,7 @@ from gateway.routing.shadow import read_requests
 from router_model.outcomes import read_outcomes
 from tests.engine.checkpoints import build_checkpoint
 
+EMPTY = {"type": "object", "properties": {}, "additionalProperties": False}
 CHOICE = {"structured_outputs": {"choice": ["left", "right"]}}
 
 
@@ -21,7 +22,7 @@ def outcomes_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build_checkpoint(small, "llama", seed=1)
     build_checkpoint(large, "llama", seed=2)
     ask = {"messages": [{"role": "user", "content": "Which way?"}], "max_tokens": 64}
-    tool = {"type": "function", "function": {"name": "turn", "parameters": {"type": "object", "properties": {}}}}
+    tool = {"type": "function", "function": {"name": "turn", "parameters": EMPTY}}
     lines = [
         {"id": "a", "request": ask | CHOICE, "expected": "left"},
         {"id": "b", "request": ask | CHOICE, "expected": "right", "group": "ways", "subject": "roads"},
