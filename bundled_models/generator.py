@@ -14,7 +14,7 @@ Kind = Literal["call", "calls", "none", "extract", "chat"]
 KINDS: tuple[Kind, ...] = ("call", "calls", "none", "extract", "chat")
 SLOT = re.compile(r"\{(\w+)\}")
 PLAIN_WORD = re.compile(r"(?<![\w{'])[A-Za-z]+ (?=[A-Za-z{])")
-THINNED_SHARE = 0.25
+THINNED_SHARE = 0.35
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class Generator:
 
     def _sentence(self, offer: Offer) -> tuple[str, dict[str, Any], bool]:
         entry = offer.entry
-        if self.split == "train" and entry.cores and self.random.random() < 0.4:
+        if self.split == "train" and entry.cores and self.random.random() < 0.35:
             phrasing = entry.compose(self.random)
         else:
             phrasing = self.random.choice(entry.phrasings[self.split])
