@@ -1,6 +1,5 @@
 """The catalogue: the tools and extraction schemas that the bundled models are taught, read from JSON files."""
 
-import hashlib
 import json
 import random
 import re
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 FOLDER = Path(__file__).parent / "catalogue"
+ROUTER = Path(__file__).parent / "router_phrasings.json"  # the phrasings that neither model trains on
 TYPES = ("string", "integer", "number", "boolean", "array")
 Split = Literal["train", "router", "held"]
 PIECE = re.compile(r"\[(?:(?P<param>\w+)=(?P<value>[^:\]]*):)?(?P<text>[^\[\]]*)\]|\{(?P<slot>\w+)\}")
@@ -144,12 +144,6 @@ def parse(source: str) -> Phrasing:
     return Phrasing(source, tuple(pieces))
 
 
-def reserved(sources: list[str]) -> set[str]:
-    """About one in six of the training phrasings, chosen by hash: the 'router' split's own."""
-    ranked = sorted(sources, key=lambda s: hashlib.sha256(s.encode()).hexdigest())
-    return set(ranked[: max(1, round(len(sources) / 6))]) if len(sources) >= 4 else set()
-
-
 def _clauses(phrasings: list[Phrasing]) -> tuple[dict[str, list[Clause]], dict[str, list[Clause]]]:
     """(clauses that can open a sentence, clauses that can follow one), by the one parameter that each states."""
     heads: dict[str, list[Clause]] = {}
@@ -207,7 +201,7 @@ def _check(phrasing: Phrasing, parameters: tuple[Parameter, ...], where: str) ->
             raise CatalogueError(f"{where}: {phrasing.source!r} has the boolean {parameter.name!r} in a slot.")
 
 
-def _entry(data: dict[str, Any], domain: str, pools: set[str], texts: str, chatty: list[str]) -> Entry:
+def _entry(data: dict[str, Any], domain: str, pools: set[str], texts: str, chatty: list[str], kept: set[str]) -> Entry:
     where = f"{domain}.json, {data['name']}"
     parameters = tuple(
         _parameter(p, f"{where}.{p['name']}", pools) for p in (data.get("parameters") or data["properties"])
@@ -216,7 +210,6 @@ def _entry(data: dict[str, Any], domain: str, pools: set[str], texts: str, chatt
     sources = data[texts]
     if set(sources["train"]) & set(sources["held"]):
         raise CatalogueError(f"{where}: a phrasing stands in both train and held.")
-    kept = reserved(sources["train"]) | reserved(chatty)
     trained = [s for s in (*sources["train"], *chatty) if s not in set(sources["held"])]
     split = {
         "train": [parse(s) for s in trained if s not in kept],
@@ -253,6 +246,7 @@ class Catalogue:
 def load(folder: Path = FOLDER) -> Catalogue:
     """Read and check every domain file. Raises CatalogueError with file, tool and sentence."""
     pools = set(json.loads((folder / "pools.json").read_text(encoding="utf-8"))["pools"])
+    router: dict[str, list[str]] = json.loads(ROUTER.read_text(encoding="utf-8"))
     tools: list[Entry] = []
     schemas: list[Entry] = []
     for path in sorted(folder.glob("*.json")):
@@ -261,8 +255,11 @@ def load(folder: Path = FOLDER) -> Catalogue:
         data = json.loads(path.read_text(encoding="utf-8"))
         more = folder / "chatty" / path.name
         chatty: dict[str, list[str]] = json.loads(more.read_text(encoding="utf-8")) if more.exists() else {}
-        tools += [_entry(t, data["domain"], pools, "phrasings", chatty.get(t["name"], [])) for t in data["tools"]]
-        schemas += [_entry(s, data["domain"], pools, "texts", chatty.get(s["name"], [])) for s in data["extraction"]]
+        for found, entries, texts in ((tools, data["tools"], "phrasings"), (schemas, data["extraction"], "texts")):
+            for entry in entries:
+                name = entry["name"]
+                kept = set(router.get(name, []))
+                found.append(_entry(entry, data["domain"], pools, texts, chatty.get(name, []), kept))
     for kind in (tools, schemas):
         names = [e.name for e in kind]
         if twice := {n for n in names if names.count(n) > 1}:

@@ -1,0 +1,28 @@
+"""The steps that make the bundled pair and its router from nothing: `python -m` commands, some 160 minutes on 2 cores.
+
+The small model is trained first: a token costs it a third of what it costs the large one. The large model is then grown
+out of it, so that neither learns the look-up circuit and the catalogue twice. At the end the small one gets a stretch
+of its own.
+"""
+
+_WORKERS = ("--workers", "2")
+
+STEPS: tuple[tuple[str, ...], ...] = (
+    ("bundled_models", "tokenizer"),
+    ("bundled_models", "train", "--size", "small", "--minutes", "25", "--hold", "1", *_WORKERS),
+    ("bundled_models", "grow"),
+    ("bundled_models", "train", "--size", "large", "--minutes", "80", *_WORKERS),
+    ("bundled_models", "train", "--size", "small", "--minutes", "20", *_WORKERS),
+    ("bundled_models", "export", "--size", "small"),
+    ("bundled_models", "export", "--size", "large"),
+    ("bundled_models", "requests", "--count", "3000", "--out", "bundled_models/runs/requests.jsonl"),
+    (
+        *("gateway", "router", "generate-outcomes", "--data", "bundled_models/runs/requests.jsonl"),
+        *("--out", "bundled_models/runs/outcomes.jsonl.gz"),
+    ),
+    (
+        *("gateway", "router", "train", "--data", "bundled_models/runs/outcomes.jsonl.gz"),
+        *("--small", "bundled_models/small", "--large", "bundled_models/large", "--out", "bundled_models/router"),
+    ),
+    ("bundled_models", "evaluate", "--json", "bundled_models/results.json"),
+)
