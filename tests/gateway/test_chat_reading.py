@@ -55,6 +55,11 @@ def test_a_hundred_thousand_levels_are_a_400(opening: bytes) -> None:
     assert refused(opening * 100_000).detail.code == "json_too_deep"
 
 
+@pytest.mark.parametrize("data", [b'"' + b'\\"' * 900_000, b'"' * 2_000_000, b'{"a":"' + b"\\" * 1_999_999])
+def test_two_megabytes_of_quotes_take_no_quadratic_time(data: bytes) -> None:
+    refused(data)
+
+
 def test_null_means_absent_for_every_field() -> None:
     fields = [name for name in read_chat(body()).request.__struct_fields__ if name not in ("messages", "model")]
     reading = read_chat(body(**dict.fromkeys([*fields, *REFUSED, "something_else"])))
