@@ -120,6 +120,7 @@ class GrammarCompiler:
             if name not in self._backends:
                 backend = _new_backend(name, self._vocabulary)
                 backend.warm_up()
+                self._vocabulary.warm_up()
                 self._backends[name] = backend
             return self._backends[name]
 

@@ -1,13 +1,17 @@
 """llguidance behind the matcher: exact for JSON Schema or it refuses; lazy, so that compiling is cheap."""
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from grammars.errors import ConstraintRefused, MatcherFailed
 from grammars.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     import torch
+
+
+# Without it, a mask over text that can only go on one way holds one spelling of it in tokens, and hides the others.
+_OPTIONS: Final = '%llguidance {"no_forcing": true}\n'
 
 
 class LLGuidanceState:
@@ -37,6 +41,10 @@ class LLGuidanceState:
         """An independent copy."""
         return LLGuidanceState(self._matcher.deep_copy())
 
+    def forced_bytes(self) -> bytes:
+        """The bytes that must come next."""
+        return bytes(self._matcher.compute_ff_bytes())
+
     @property
     def is_accepting(self) -> bool:
         """Whether the text so far is a whole sentence."""
@@ -57,7 +65,9 @@ class LLGuidanceBackend:
         import llguidance.hf
 
         return llguidance.hf.from_tokenizer(
-            self._vocabulary.hf, n_vocab=self._vocabulary.size, eos_token=list(self._vocabulary.stop_ids)
+            self._vocabulary.hf,
+            n_vocab=self._vocabulary.size,
+            eos_token=list(self._vocabulary.stop_ids),
         )
 
     def warm_up(self) -> None:
@@ -68,7 +78,8 @@ class LLGuidanceBackend:
         """The start state. Raises ConstraintRefused with llguidance's own words, keyword `grammar`, no pointer."""
         import llguidance
 
-        matcher = llguidance.LLMatcher(self._tokenizer, llguidance.LLMatcher.grammar_from_lark(lark), log_level=0)
+        grammar = llguidance.LLMatcher.grammar_from_lark(_OPTIONS + lark)
+        matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0)
         if matcher.is_error():
             raise ConstraintRefused("grammar", "", matcher.get_error().split("\n")[0][:300])
         return LLGuidanceState(matcher)

@@ -28,6 +28,9 @@ class BackendState(Protocol):
     def fork(self) -> "BackendState":
         """An independent copy."""
 
+    def forced_bytes(self) -> bytes:
+        """Bytes that every continuation begins with; `b""` where none are known or the text may end here."""
+
     @property
     def is_accepting(self) -> bool:
         """Whether the text so far is a whole sentence of the grammar."""
@@ -118,6 +121,10 @@ class Matcher:
             return None
         word = int(words[used[0, 0]]) & 0xFFFFFFFF
         return int(used[0, 0]) * 32 + word.bit_length() - 1 if word & (word - 1) == 0 else None
+
+    def forced_bytes(self) -> bytes:
+        """Text that must come next, as far as the backend sees: a draft, since it has several spellings in tokens."""
+        return b"" if self.is_complete else self._state.forced_bytes()
 
     def trial(self, tail: Sequence[int]) -> "tuple[torch.Tensor, int]":
         """Masks along a draft: (int32 [n_valid + 1, n_words], n_valid), where `tail[:n_valid]` is legal.

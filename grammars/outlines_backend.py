@@ -46,6 +46,10 @@ class OutlinesState:
         """An independent copy; the rows are shared, as they depend on the automaton alone."""
         return OutlinesState(self._index, self._path, self._rows)
 
+    def forced_bytes(self) -> bytes:
+        """None: the automaton is asked for tokens, not for bytes."""
+        return b""
+
     @property
     def is_accepting(self) -> bool:
         """Whether the text so far matches."""

@@ -35,6 +35,10 @@ class Vocabulary:
             )
         self.n_words = (self.size + 31) // 32
 
+    def warm_up(self) -> None:
+        """Import torch and make the rows now, which takes seconds in a cold process."""
+        self.text_row, self.stop_row  # noqa: B018
+
     @cached_property
     def silent_ids(self) -> frozenset[int]:
         """Ids that never carry text: special tokens, stop tokens and padding."""

@@ -38,6 +38,10 @@ class XGrammarState:
         """An independent copy."""
         return XGrammarState(self._matcher.fork())
 
+    def forced_bytes(self) -> bytes:
+        """The bytes that must come next."""
+        return b"" if self._matcher.is_terminated() else self._matcher.find_jump_forward_string().encode()
+
     @property
     def is_accepting(self) -> bool:
         """Whether the text so far is a whole sentence."""

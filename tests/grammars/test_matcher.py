@@ -179,6 +179,34 @@ def test_forced_names_a_token_only_when_it_is_the_only_one(compiler: GrammarComp
     assert path == [ord("n"), ord("o"), None, ord("e"), END]
 
 
+@pytest.mark.parametrize(("backend", "constraint"), BACKENDS, ids=range(len(BACKENDS)))
+def test_forced_bytes_are_what_every_continuation_begins_with(
+    compiler: GrammarCompiler, backend: str, constraint: Constraint
+) -> None:
+    matcher = compiler.compile(constraint).matcher()
+    text = draw(compiler.compile(constraint).matcher(), random.Random(3), compiler.n_words)
+    assert text is not None
+    for byte in text:
+        for forced in matcher.forced_bytes():
+            assert legal(_row(compiler, matcher)) == {forced}, backend
+            break
+        assert matcher.advance(byte)
+    assert matcher.forced_bytes() == b""
+
+
+def test_a_mask_holds_every_spelling_in_tokens_of_a_forced_text(tiny: GrammarCompiler) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    matcher = tiny.compile(JsonSchema(schema)).matcher()
+    assert matcher.forced_bytes() == b'{"a":'
+    assert legal(_row(tiny, matcher)) == {TINY.index("{"), TINY.index('{"')}
+    assert matcher.forced() is None
+
+
 def test_more_than_can_be_taken_back_is_an_error(compiler: GrammarCompiler) -> None:
     matcher = compiler.compile(Choice(("ab",))).matcher()
     assert matcher.advance(ord("a"))
