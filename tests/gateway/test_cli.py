@@ -134,8 +134,11 @@ def test_a_server_that_cannot_start_says_why_in_one_sentence(tmp_path: Path) -> 
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
-    arguments = ["serve", "--small", str(folder), "--large", str(folder), "--data-dir", str(tmp_path), "--port", "0"]
+    taken = tmp_path / "taken"
+    taken.write_text("a file, not a folder")
+    arguments = ["serve", "--small", str(folder), "--large", str(folder), "--data-dir", str(taken), "--port", "0"]
     ended = subprocess.run([sys.executable, "-m", "gateway", *arguments], capture_output=True, text=True, check=False)
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
+    assert f"cannot write to {taken}" in ended.stderr
     assert "pointsman: the server could not start" in ended.stderr

@@ -38,7 +38,7 @@ def is_idle(server: GatewayServer, model: str) -> bool:
         {"stream": True},
         {"stream": False, "n": 3},
         {"stream": True, "n": 3, "model": "small"},
-        {"stream": True, "structured_outputs": {"regex": "[a-z]+"}},
+        {"stream": True, "structured_outputs": {"regex": "[a-z]+"}, "min_tokens": 3400},
     ],
 )
 @pytest.mark.parametrize("abruptly", [False, True])

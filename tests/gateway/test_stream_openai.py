@@ -119,7 +119,7 @@ def test_the_official_client_reads_streamed_tool_calls(server: GatewayServer) ->
     with (
         server.client() as client,
         client.chat.completions.stream(
-            model="small", messages=HI, tools=TOOLS, tool_choice="required", max_tokens=120, temperature=0.5
+            model="small", messages=HI, tools=TOOLS, tool_choice="required", parallel_tool_calls=False
         ) as stream,
     ):
         for _ in stream:
