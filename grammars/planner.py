@@ -1,9 +1,8 @@
-"""Which backend gets a constraint, and in what words: decided here alone, first by what each enforces exactly, then by
-cost.
+"""Which backend gets a constraint, and in what words: decided here alone, first by what each enforces exactly.
 
-llguidance is exact for what `normal_form.py` holds, or refuses; it is lazy, so a schema costs milliseconds where xgrammar
-compiles its strings into tens to thousands. So it holds schemas, JSON objects, tool calls, Lark, choices and regular
-expressions. xgrammar holds EBNF. outlines-core holds the regular expressions that it alone reads: those with `\\b`.
+llguidance is exact for what `normal_form.py` holds, or refuses; it is lazy, so that a schema costs milliseconds where
+xgrammar compiles its strings into tens to thousands. So it holds schemas, JSON objects, tool calls, Lark, choices and
+regular expressions. xgrammar holds EBNF. outlines-core holds the expressions that it alone reads: those with `\\b`.
 """
 
 import json
