@@ -88,9 +88,10 @@ class ProcessTransport:
             self._pump = None
 
     async def _first_events(self, reader: asyncio.StreamReader, decoder: FrameDecoder[Event]) -> list[Event]:
-        while data := await reader.read(_READ_BYTES):
-            if events := list(decoder.feed(data)):
-                return events
+        with contextlib.suppress(ConnectionError):  # it died with our first bytes unread
+            while data := await reader.read(_READ_BYTES):
+                if events := list(decoder.feed(data)):
+                    return events
         raise EngineDied(f"the engine's process ended while it loaded: {await self._reap()}")
 
     async def _read(self, reader: asyncio.StreamReader, decoder: FrameDecoder[Event], listener: Listener) -> None:
