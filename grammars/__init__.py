@@ -1,7 +1,7 @@
 """Floor 2: a constraint in, token masks out. Imports no backend until one is needed."""
 
 from grammars.compiler import CompiledConstraint, GrammarCompiler
-from grammars.constraint import Choice, Constraint, Grammar, JsonObject, JsonSchema, Regex, Tool, ToolCalls
+from grammars.constraint import Choice, Constraint, Copied, Grammar, JsonObject, JsonSchema, Regex, Tool, ToolCalls
 from grammars.dialects import ArgumentsDelta, Call, CallStarted, Dialect, StreamParser, TextDelta, get_dialect
 from grammars.errors import CompileTimeout, ConstraintRefused, MatcherFailed
 from grammars.limits import Limits
@@ -16,6 +16,7 @@ __all__ = [
     "CompiledConstraint",
     "Constraint",
     "ConstraintRefused",
+    "Copied",
     "Dialect",
     "Grammar",
     "GrammarCompiler",

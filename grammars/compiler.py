@@ -3,14 +3,14 @@
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any, Final
 
 import msgspec
 
 from grammars.cache import CompileCache
-from grammars.constraint import Constraint, Grammar
+from grammars.constraint import Constraint, Copied, Grammar
 from grammars.errors import ConstraintRefused, MatcherFailed
 from grammars.limits import Limits
 from grammars.matcher import BackendState, Matcher
@@ -80,12 +80,17 @@ class GrammarCompiler:
         Raises ConstraintRefused for what no backend enforces exactly and CompileTimeout when the deadline passes;
         nothing else on account of the constraint.
         """
+        if isinstance(constraint, Copied):
+            return self._copying(constraint, self.compile(constraint.inner), warm=True)
         key = self._key(constraint)
         self._backend("xgrammar" if isinstance(constraint, Grammar) and constraint.syntax == "ebnf" else "llguidance")
         return self._cache.get(key, lambda: self._compile(constraint), self._deadline_s)
 
     def cached(self, constraint: Constraint) -> CompiledConstraint | None:
         """The compiled constraint if the cache holds it. Raises ConstraintRefused when it remembers a refusal."""
+        if isinstance(constraint, Copied):
+            inner = self.cached(constraint.inner)
+            return None if inner is None else self._copying(constraint, inner, warm=False)
         return self._cache.peek(self._key(constraint))
 
     def _compile(self, constraint: Constraint) -> CompiledConstraint:
@@ -104,6 +109,23 @@ class GrammarCompiler:
         return CompiledConstraint(
             planned.backend, planned.warnings, time.perf_counter() - began, size, self._vocabulary, start
         )
+
+    def _copying(self, constraint: Copied, inner: CompiledConstraint, *, warm: bool) -> CompiledConstraint:
+        """The compiled constraint under an overlay. Only the part without the text is cached: texts hardly recur.
+
+        warm: read the text now, rather than when the first string begins.
+        """
+        from grammars.copying import CopyingState
+
+        if len(constraint.text) > self._limits.copied_chars:
+            raise ConstraintRefused(
+                "copy_strings", "", f"the text has more than {self._limits.copied_chars} characters: shorten it"
+            )
+        spellings = self._backend("llguidance").spellings
+        start = CopyingState.begin(constraint, inner._start, spellings, self._vocabulary.text_row)
+        if warm:
+            start.warm_up()
+        return replace(inner, _start=start)
 
     def _require_a_beginning(self, start: BackendState) -> None:
         """Refuse a grammar without a sentence, such as a reference to itself, before an answer is stuck in it."""

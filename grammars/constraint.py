@@ -62,4 +62,15 @@ class ToolCalls(msgspec.Struct, frozen=True, tag="tool_calls"):
     answer: "JsonSchema | JsonObject | None" = None
 
 
-Constraint = JsonSchema | JsonObject | Regex | Choice | Grammar | ToolCalls
+class Copied(msgspec.Struct, frozen=True, tag="copied"):
+    """`inner`, with every free string value of the answer a part of `text` and not empty.
+
+    Free is a value whose schema is plainly `{"type": "string"}`, beside which only annotations stand (see
+    `free_strings.py`). Right for values lifted from a conversation, wrong where they are reworded or made up.
+    """
+
+    inner: JsonSchema | ToolCalls
+    text: str
+
+
+Constraint = JsonSchema | JsonObject | Regex | Choice | Grammar | ToolCalls | Copied

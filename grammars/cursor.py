@@ -54,6 +54,14 @@ class JsonCursor:
         """Inside a string, a key included: between its quotes."""
         return self._string is not None
 
+    def fork(self) -> "JsonCursor":
+        """An independent copy."""
+        levels = [_Level(level.is_object, level.step, level.expects_key) for level in self._levels]
+        string = None if self._string is None else self._string[:]
+        return JsonCursor(
+            levels, string, self._escaped, self._in_scalar, self._is_key, self.is_complete, self.last_text
+        )
+
     def advance(self, byte: int) -> Event:
         """Take one byte. After KEY_ENDED or the VALUE_ENDED of a string, `last_text` is the decoded text."""
         if self._string is not None:

@@ -26,6 +26,7 @@ class Limits:
     grammar_depth: int = 64
     choices: int = 1_000
     tools: int = 128
+    copied_chars: int = 256_000
 
 
 def check_schema(schema: Any, limits: Limits, pointer: str = "") -> None:

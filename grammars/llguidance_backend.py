@@ -9,6 +9,8 @@ from grammars.vocabulary import Vocabulary
 if TYPE_CHECKING:
     import torch
 
+    from grammars.spellings import Spellings
+
 
 # Without it, a mask over text that can only go on one way holds one spelling of it in tokens, and hides the others.
 _OPTIONS: Final = '%llguidance {"no_forcing": true}\n'
@@ -69,6 +71,14 @@ class LLGuidanceBackend:
             n_vocab=self._vocabulary.size,
             eos_token=list(self._vocabulary.stop_ids),
         )
+
+    @cached_property
+    def spellings(self) -> "Spellings":
+        """The vocabulary as bytes, as this backend reads it; made when first asked for."""
+        from grammars.spellings import Spellings
+
+        by_id = [self._tokenizer.decode_bytes([token_id]) for token_id in range(self._vocabulary.size)]
+        return Spellings(by_id, self._vocabulary.silent_ids)
 
     def warm_up(self) -> None:
         """Read the vocabulary now; about a second for 150,000 tokens."""

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from grammars.constraint import Choice, Constraint, Grammar, JsonObject, JsonSchema, Regex, Tool, ToolCalls
+from grammars.constraint import Choice, Constraint, Copied, Grammar, JsonObject, JsonSchema, Regex, Tool, ToolCalls
 from grammars.dialects import get_dialect
 from grammars.errors import ConstraintRefused
 from grammars.json_schema import Normalised, normalise
@@ -62,6 +62,8 @@ def plan(constraint: Constraint, whitespace: Whitespace = "compact", limits: Lim
             return _plan_grammar(constraint, limits)
         case ToolCalls():
             return _plan_tools(constraint, whitespace, limits)
+        case Copied():
+            return plan(constraint.inner, whitespace, limits)  # the rule itself is an overlay: `copying.py`
 
 
 def _block(schema: Schema, whitespace: Whitespace) -> str:

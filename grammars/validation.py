@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from grammars import draft
-from grammars.constraint import Choice, Constraint, Grammar, JsonObject, JsonSchema, Regex, Tool, ToolCalls
+from grammars.constraint import Choice, Constraint, Copied, Grammar, JsonObject, JsonSchema, Regex, Tool, ToolCalls
 from grammars.dialects import get_dialect
 from grammars.draft import Draft
+from grammars.free_strings import FreeStrings
 from grammars.pointer import child
 from grammars.validators import build
 
@@ -27,7 +28,8 @@ class Violation:
     """Where an answer breaks its constraint.
 
     pointer: RFC 6901 pointer into the answer (for tool calls into the list of calls, with `arguments` as parsed JSON).
-    keyword: the keyword that does not hold, or `json`, `regex`, `choice`, `tools`. message: one sentence.
+    keyword: the keyword that does not hold, or `json`, `regex`, `choice`, `tools`, `copy_strings`. message: one
+    sentence.
     """
 
     pointer: str
@@ -56,8 +58,17 @@ def validate(constraint: Constraint, text: str) -> Violation | None:
             return None if matches else Violation("", "regex", f"{text!r:.60} does not match the expression")
         case ToolCalls():
             return _validate_calls(constraint, text)
+        case Copied():
+            return validate(constraint.inner, text) or _validate_copies(constraint, text)
         case Grammar():
             return None
+
+
+def _validate_copies(constraint: Copied, text: str) -> Violation | None:
+    for pointer, value in FreeStrings(constraint.inner).values(text):
+        if not value or value not in constraint.text:
+            return Violation(pointer, "copy_strings", f"{value!r:.60} does not occur in the text")
+    return None
 
 
 def _validate_calls(constraint: ToolCalls, text: str) -> Violation | None:

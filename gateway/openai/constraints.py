@@ -5,12 +5,14 @@ from typing import Any
 
 import msgspec
 
+from gateway.openai.conversation import given_text
 from gateway.openai.errors import ApiError, bad_request, refused_constraint, unsupported
 from gateway.openai.schemas import ChatRequest, ResponseFormat, StructuredOutputs
 from gateway.openai.tools import ToolUse, check_name
-from grammars.constraint import Choice, Constraint, Grammar, JsonObject, JsonSchema, Regex, ToolCalls
+from grammars.constraint import Choice, Constraint, Copied, Grammar, JsonObject, JsonSchema, Regex, ToolCalls
 from grammars.errors import ConstraintRefused
 
+COPY_STRINGS = "structured_outputs.copy_strings"
 _REFUSED_OPTIONS = {
     "structural_tag": "use tools, or one of json, regex, choice and grammar.",
     "whitespace_pattern": "white space between JSON tokens is always compact.",
@@ -39,12 +41,13 @@ class Asked:
     @property
     def is_json(self) -> bool:
         """Whether the answer, where it is no tool call, is JSON."""
-        answer = self.constraint.answer if isinstance(self.constraint, ToolCalls) else self.constraint
+        answer = self.constraint.inner if isinstance(self.constraint, Copied) else self.constraint
+        answer = answer.answer if isinstance(answer, ToolCalls) else answer
         return isinstance(answer, JsonObject | JsonSchema)
 
     def refusal(self, refusal: ConstraintRefused) -> ApiError:
         """The refusal with the request's own field as `param`; for a tool, the tool's schema."""
-        return refused_constraint(refusal, self.param)
+        return refused_constraint(refusal, COPY_STRINGS if refusal.keyword == "copy_strings" else self.param)
 
 
 def read_constraint(request: ChatRequest, tools: ToolUse, dialect: str) -> Asked:
@@ -52,6 +55,19 @@ def read_constraint(request: ChatRequest, tools: ToolUse, dialect: str) -> Asked
 
     Raises ApiError 400 for two constraints that exclude each other and for options that are not served.
     """
+    found = _read(request, tools, dialect)
+    if request.structured_outputs is None or not request.structured_outputs.copy_strings:
+        return found
+    if not isinstance(found.constraint, JsonSchema | ToolCalls):
+        raise bad_request(
+            f"'{COPY_STRINGS}' needs strings that a schema names; add tools, or a response_format of type json_schema.",
+            COPY_STRINGS,
+        )
+    return replace(found, constraint=Copied(found.constraint, given_text(request.messages)))
+
+
+def _read(request: ChatRequest, tools: ToolUse, dialect: str) -> Asked:
+    """The constraint without `copy_strings`."""
     asked = [*_response_format(request.response_format), *_structured(request.structured_outputs), *_guided(request)]
     if len(asked) > 1:
         names = " and ".join(f"'{one.param}'" for one in asked)
@@ -94,7 +110,7 @@ def _structured(given: StructuredOutputs | None) -> list[Asked]:
     found = _asked(given.json, given.regex, given.choice, given.grammar, "structured_outputs.")
     if given.json_object:
         found.append(Asked(JsonObject(), "structured_outputs.json_object"))
-    if not found:
+    if not found and given.copy_strings is None:
         raise bad_request("'structured_outputs' is empty; set json, regex, choice or grammar.", "structured_outputs")
     return found
 

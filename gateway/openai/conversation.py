@@ -28,6 +28,15 @@ def conversation_text(messages: list[Message]) -> str:
     return "\n".join(filter(None, (_text(m.content, "messages") for m in messages)))
 
 
+def given_text(messages: list[Message]) -> str:
+    """The text of all messages that no model wrote, joined by newlines: what `copy_strings` copies from.
+
+    Raises ApiError 400 naming the message whose content is no text.
+    """
+    given = [_text(m.content, f"messages[{i}]") for i, m in enumerate(messages) if m.role != "assistant"]
+    return "\n".join(filter(None, given))
+
+
 def _turn(message: Message, param: str) -> dict[str, Any]:
     if message.role not in _ROLES:
         role = f"'{message.role[:64]}'"

@@ -106,13 +106,17 @@ class ResponseFormat(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class StructuredOutputs(msgspec.Struct, forbid_unknown_fields=True):
-    """vLLM's `structured_outputs`: exactly one of the first five is set, the rest is refused unless null."""
+    """vLLM's `structured_outputs`: exactly one of the first five is set, the rest is refused unless null.
+
+    copy_strings is our own: a hint to whatever JSON schema or tools constrain the answer, here or elsewhere.
+    """
 
     json: dict[str, Any] | str | bool | None = None
     regex: str | None = None
     choice: list[str] | None = None
     grammar: str | None = None
     json_object: bool | None = None
+    copy_strings: bool | None = None
     structural_tag: Any = None
     whitespace_pattern: Any = None
     disable_any_whitespace: bool | None = None

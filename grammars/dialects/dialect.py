@@ -60,6 +60,10 @@ class Dialect(Protocol):
         """The JSON type of a whole list of calls: an answer schema must not allow it."""
 
     @property
+    def calls_at(self) -> tuple[str, ...]:
+        """Names of the members that lead to the list of calls."""
+
+    @property
     def text(self) -> str:
         """A regular expression, in Lark's spelling, of the answers that call nothing."""
 

@@ -12,6 +12,7 @@ class Xlam:
 
     name = "xlam"
     calls_are = "array"
+    calls_at: tuple[str, ...] = ()
     text = r"[^\[][\s\S]*"
 
     def render(self, tools: Sequence[Tool]) -> str:
@@ -28,4 +29,4 @@ class Xlam:
 
     def stream(self) -> StreamParser:
         """A parser of one answer."""
-        return CallListParser("[", ())
+        return CallListParser("[", self.calls_at)

@@ -12,6 +12,7 @@ class XlamV1:
 
     name = "xlam_v1"
     calls_are = "object"
+    calls_at: tuple[str, ...] = ("tool_calls",)
     text = r"[^\{][\s\S]*"
 
     def render(self, tools: Sequence[Tool]) -> str:
@@ -29,4 +30,4 @@ class XlamV1:
 
     def stream(self) -> StreamParser:
         """A parser of one answer."""
-        return CallListParser("{", ("tool_calls",))
+        return CallListParser("{", self.calls_at)

@@ -1,0 +1,45 @@
+"""A vocabulary as bytes: which tokens a text begins with, and which tokens hold a quote."""
+
+from collections.abc import Collection, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+_HEAD: Final = 3  # tokens of at least this many bytes are found by their first ones
+QUOTE: Final = 0x22
+
+
+class Spellings:
+    """The text tokens of a vocabulary by their bytes. Made once per vocabulary, about 0.3 s for 150,000 tokens.
+
+    by_id: bytes of each token (b"" for those without text). quoted: ids of the tokens that hold a quote; opening: of
+    those among them in which a byte follows a quote. Both are in the order of their bytes.
+    """
+
+    def __init__(self, by_id: Sequence[bytes], silent_ids: Collection[int]) -> None:
+        self.by_id = [b"" if i in silent_ids else spelling for i, spelling in enumerate(by_id)]
+        self._ids: dict[bytes, list[int]] = {}
+        lengths: dict[bytes, set[int]] = {}
+        for token_id, spelling in enumerate(self.by_id):
+            if spelling:
+                self._ids.setdefault(spelling, []).append(token_id)
+            if len(spelling) >= _HEAD:
+                lengths.setdefault(spelling[:_HEAD], set()).add(len(spelling))
+        self._lengths = {head: sorted(found) for head, found in lengths.items()}
+        quoted = sorted((spelling, ids) for spelling, ids in self._ids.items() if QUOTE in spelling)
+        self.quoted = _array([i for _, ids in quoted for i in ids])
+        self.opening = _array([i for spelling, ids in quoted if spelling.index(QUOTE) < len(spelling) - 1 for i in ids])
+
+    def beginnings(self, data: bytes, start: int) -> list[int]:
+        """The tokens that `data` begins with at `start`."""
+        found: list[int] = []
+        for n in range(1, _HEAD):
+            found += self._ids.get(data[start : start + n], ())
+        for n in self._lengths.get(data[start : start + _HEAD], ()):
+            found += self._ids.get(data[start : start + n], ())
+        return found
+
+
+def _array(ids: list[int]) -> NDArray[np.int64]:
+    return np.array(ids, dtype=np.int64)
