@@ -63,7 +63,7 @@ def running_server(settings_arguments: list[str]) -> Iterator[str]:
 def _is_failed(url: str) -> bool:
     try:
         asyncio.run(_steps(url))
-    except (DemoFailed, openai.OpenAIError) as error:
+    except (DemoFailed, jsonschema_rs.ValidationError, openai.OpenAIError) as error:
         print(f"\nFAILED: {error}", file=sys.stderr)
         return True
     return False
@@ -222,7 +222,7 @@ async def _at_once(client: openai.AsyncOpenAI, cases: list[Case]) -> None:
     served = [reply["router"]["model"] for reply in replies]
     models = ", ".join(f"{served.count(m)} by {m}" for m in sorted(set(served)))
     for case, reply in zip(batch, replies, strict=True):
-        _check_valid(case, reply)
+        check_valid(case, reply)
     print(f"  16 valid answers in {seconds:.2f} s ({tokens / seconds:.0f} tokens/s): {models}")
 
 
@@ -230,8 +230,8 @@ async def _exact(client: openai.AsyncOpenAI, cases: list[Case]) -> None:
     exact = 0
     for case in cases:
         reply = await _ask(client, case, "large")
-        _check_valid(case, reply)
-        right = _said(reply) == case.expected
+        check_valid(case, reply)
+        right = said(reply) == case.expected
         exact += right
         _show(case.text, ("right: " if right else "WRONG: ") + _answer(reply), reply)
         if not right:
@@ -250,7 +250,7 @@ async def _ask(client: openai.AsyncOpenAI, case: Case, model: str) -> dict[str, 
     return found
 
 
-def _said(reply: dict[str, Any]) -> Any:
+def said(reply: dict[str, Any]) -> Any:
     """The calls as `{name, arguments}`, or the object of an extraction, or the text."""
     message = reply["choices"][0]["message"]
     if message.get("tool_calls"):
@@ -268,16 +268,16 @@ def _answer(reply: dict[str, Any]) -> str:
     return "; ".join(f"{c['function']['name']}({c['function']['arguments']})" for c in calls) or message["content"]
 
 
-def _check_valid(case: Case, reply: dict[str, Any]) -> None:
+def check_valid(case: Case, reply: dict[str, Any]) -> None:
     """Raise DemoFailed unless the answer satisfies what the request demanded, by a validator of the demo's own."""
     if reply["choices"][0]["finish_reason"] == "length":
         raise DemoFailed(f"the answer to {case.text!r} was cut off at max_tokens")
-    said = _said(reply)
+    answer = said(reply)
     if case.schema is not None:
-        jsonschema_rs.validator_for(case.schema).validate(said)
-    elif isinstance(said, list):
+        jsonschema_rs.validator_for(case.schema).validate(answer)
+    elif isinstance(answer, list):
         offered = {tool["function"]["name"]: tool["function"]["parameters"] for tool in case.tools}
-        for call in said:
+        for call in answer:
             if call["name"] not in offered:
                 raise DemoFailed(f"{call['name']} was called but not offered")
             jsonschema_rs.validator_for(offered[call["name"]]).validate(call["arguments"])
