@@ -1,4 +1,4 @@
-"""How good the bundled pair is: exact match in our own engine, free and under the grammar, by kind and difficulty."""
+"""How good the bundled pair is: exact match in our own engine, free, under the grammar, and copying, by kind."""
 
 import math
 import time
@@ -10,9 +10,10 @@ import msgspec
 
 from bundled_models.cases import HANDWRITTEN, MAX_TOKENS, OPEN_TOOLS, Case, generated, written
 from engine import Engine, SamplingParams
-from grammars import Constraint, JsonSchema, Tool, ToolCalls
+from grammars import Constraint, Copied, JsonSchema, Tool, ToolCalls
 
-Mode = Literal["free", "grammar"]
+Mode = Literal["free", "grammar", "copy"]
+MODES: tuple[Mode, ...] = ("free", "grammar", "copy")
 BATCH = 64
 
 
@@ -40,8 +41,18 @@ class Share(msgspec.Struct, frozen=True):
         return f"{100 * self.share:5.1f} % of {self.count} [{100 * self.low:.0f}, {100 * self.high:.0f}]"
 
 
-def constraint_of(case: Case) -> Constraint | None:
-    """What the gateway would enforce for the case: the offered tools in `auto` mode, or the schema."""
+def constraint_of(case: Case, mode: Mode = "grammar") -> Constraint | None:
+    """What the gateway would enforce for the case: the offered tools in `auto` mode, or the schema; with `copy` also that
+    free strings stand in the conversation."""
+    if mode == "free":
+        return None
+    inner = _grammar_of(case)
+    if mode == "grammar" or inner is None:
+        return inner
+    return Copied(inner, "\n".join(str(m["content"]) for m in case.messages if m["role"] != "assistant"))
+
+
+def _grammar_of(case: Case) -> JsonSchema | ToolCalls | None:
     if case.schema is not None:
         return JsonSchema(case.schema)
     if not case.tools:
@@ -69,7 +80,7 @@ def answers(
     done: list[Answer] = []
     for start in range(0, len(cases), BATCH):
         part = cases[start : start + BATCH]
-        constraints = [constraint_of(case) if mode == "grammar" else None for case in part]
+        constraints = [constraint_of(case, mode) for case in part]
         results = engine.generate([case.prompt for case in part], params, constraint=constraints)
         for case, result in zip(part, results, strict=True):
             right = case.is_right(result.text)
@@ -123,7 +134,7 @@ def evaluate(folder: Path, count: int, seed: int, say: Callable[[str], None]) ->
     reports = []
     with Engine.from_pretrained(folder) as engine:
         for name, cases in case_sets(count, seed).items():
-            for mode in ("free", "grammar"):
+            for mode in MODES:
                 started = time.perf_counter()
                 found = answers(engine, cases, mode)
                 report = Report(folder.name, name, mode, time.perf_counter() - started, shares(found))
