@@ -50,6 +50,12 @@ class CopySource:
             self._first[byte] = self.starts[self._bytes[self.starts] == byte] + 1
         return self._first[byte]
 
+    def next_bytes(self, ends: Ids) -> NDArray[np.bool_]:
+        """For each byte whether the value can go on with it, [256]."""
+        table = np.zeros(256, dtype=np.bool_)
+        table[self._bytes[ends]] = True
+        return table
+
     def tokens(self, ends: Ids) -> Ids:
         """Ids of the tokens that continue a value within the text; an id may come more than once."""
         return self._after_nothing if ends is self.starts else self._at(ends)

@@ -21,7 +21,7 @@ from grammars.cursor import Event, JsonCursor
 from grammars.errors import ConstraintRefused
 from grammars.free_strings import FreeStrings
 from grammars.matcher import BackendState
-from grammars.spellings import Spellings
+from grammars.spellings import QUOTE, Spellings
 
 if TYPE_CHECKING:
     import torch
@@ -158,7 +158,10 @@ class CopyingState:
             return words if cursor.json is None else words & ~_mask(self._following(risky)[1], words.size)
         # Inside, what the source goes on with is listed; what closes the string is tried.
         listed = _held(words, cursor.source.tokens(cursor.ends))
-        closing, _ = self._following(_held(words, self._spellings.quoted))
+        begins = cursor.source.next_bytes(cursor.ends)
+        begins[QUOTE] = True
+        quoted = _held(words, self._spellings.quoted)
+        closing, _ = self._following(quoted[begins[self._spellings.first[quoted]]])
         return _mask(np.concatenate([listed, closing]), words.size)
 
     def _following(self, ids: Ids) -> tuple[Ids, Ids]:
@@ -177,6 +180,9 @@ class CopyingState:
             del cursors[1 + _n_shared(last, spelling) :]
             last = spelling
             for n in range(len(cursors) - 1, len(spelling)):
+                if cursors[-1].ends is None and spelling.find(QUOTE, n, -1) < 0:
+                    kept.append(token_id)  # opens no string that it could run into
+                    break
                 cursor = cursors[-1].fork()
                 if not cursor.advance(spelling[n]):
                     dead = spelling[: n + 1]

@@ -14,11 +14,13 @@ class Spellings:
     """The text tokens of a vocabulary by their bytes. Made once per vocabulary, about 0.3 s for 150,000 tokens.
 
     by_id: bytes of each token (b"" for those without text). quoted: ids of the tokens that hold a quote; opening: of
-    those among them in which a byte follows a quote. Both are in the order of their bytes.
+    those among them in which a byte follows a quote. Both are in the order of their bytes. first: each token's first
+    byte, 0 for those without text.
     """
 
     def __init__(self, by_id: Sequence[bytes], silent_ids: Collection[int]) -> None:
         self.by_id = [b"" if i in silent_ids else spelling for i, spelling in enumerate(by_id)]
+        self.first = np.array([spelling[0] if spelling else 0 for spelling in self.by_id], dtype=np.uint8)
         self._ids: dict[bytes, list[int]] = {}
         lengths: dict[bytes, set[int]] = {}
         for token_id, spelling in enumerate(self.by_id):

@@ -9,8 +9,9 @@ from gateway.openai.constraints import Asked, read_constraint
 from gateway.openai.errors import ApiError
 from gateway.openai.reading import read_chat
 from gateway.openai.tools import tool_use
-from grammars.constraint import Choice, Grammar, JsonObject, JsonSchema, Regex, ToolCalls
+from grammars.constraint import Choice, Copied, Grammar, JsonObject, JsonSchema, Regex, ToolCalls
 from grammars.errors import ConstraintRefused
+from tests.gateway.server import GatewayServer
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
 
@@ -20,7 +21,7 @@ def tool(name: str) -> dict[str, Any]:
 
 
 def asked(**fields: Any) -> Asked:
-    request = read_chat(json.dumps({"messages": [], **fields}).encode()).request
+    request = read_chat(json.dumps({"messages": []} | fields).encode()).request
     return read_constraint(request, tool_use(request), "xlam")
 
 
@@ -103,6 +104,103 @@ def test_a_schema_beside_tools_constrains_what_is_no_call() -> None:
     assert isinstance(found.constraint, ToolCalls)
     assert found.constraint.answer == JsonSchema(SCHEMA)
     assert (found.schema, found.name) == (SCHEMA, "answer")
+
+
+MESSAGES = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": [{"type": "text", "text": "Fly to"}, {"type": "text", "text": "Åre"}]},
+    {"role": "assistant", "content": "Which day?"},
+    {"role": "tool", "content": "18 degrees", "tool_call_id": "a"},
+    {"role": "user", "content": ""},
+]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tools": [tool("f")]},
+        {"tools": [tool("f")], "response_format": schema_format()},
+        {"response_format": schema_format()},
+        {"guided_json": SCHEMA},
+    ],
+)
+def test_copied_strings_wrap_whatever_constrains_the_answer(fields: dict[str, Any]) -> None:
+    plain = asked(messages=MESSAGES, **fields)
+    copied = asked(messages=MESSAGES, structured_outputs={"copy_strings": True}, **fields)
+    assert isinstance(plain.constraint, JsonSchema | ToolCalls)
+    assert copied.constraint == Copied(plain.constraint, "Be brief.\nFly to\nÅre\n18 degrees")
+    assert (copied.is_json, copied.param, copied.tools) == (plain.is_json, plain.param, plain.tools)
+    assert asked(messages=MESSAGES, structured_outputs={"copy_strings": False}, **fields) == plain
+
+
+def test_the_schema_may_stand_beside_copy_strings() -> None:
+    found = asked(messages=MESSAGES, structured_outputs={"json": SCHEMA, "copy_strings": True}).constraint
+    assert isinstance(found, Copied)
+    assert found.inner == JsonSchema(SCHEMA)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"response_format": {"type": "json_object"}},
+        {"guided_regex": "a"},
+        {"tools": [tool("f")], "tool_choice": "none"},
+    ],
+)
+def test_copied_strings_need_a_schema_or_tools(fields: dict[str, Any]) -> None:
+    error = refused(messages=MESSAGES, structured_outputs={"copy_strings": True}, **fields)
+    assert error.detail.param == "structured_outputs.copy_strings"
+    assert "add tools, or a response_format" in error.detail.message
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_server_answers_with_strings_of_the_conversation(server: GatewayServer, stream: bool) -> None:
+    said = 'Book "Åre" for 7'
+    parameters = {
+        "type": "object",
+        "properties": {"where": {"type": "string"}, "unit": {"enum": ["nights"]}},
+        "required": ["where", "unit"],
+        "additionalProperties": False,
+    }
+    with server.client() as client:
+        fields: dict[str, Any] = {
+            "model": "small",
+            "messages": [{"role": "user", "content": said}],
+            "tools": [{"type": "function", "function": {"name": "book", "parameters": parameters}}],
+            "tool_choice": {"type": "function", "function": {"name": "book"}},
+            "max_tokens": 200,
+            "extra_body": {"structured_outputs": {"copy_strings": True}},
+        }
+        if stream:
+            pieces = [c.choices[0].delta.tool_calls for c in client.chat.completions.create(stream=True, **fields)]
+            text = "".join(call.function.arguments or "" for calls in pieces for call in calls or [])
+        else:
+            reply = client.chat.completions.create(**fields)
+            text = reply.choices[0].message.tool_calls[0].function.arguments
+    arguments = json.loads(text)
+    assert arguments["unit"] == "nights"
+    assert arguments["where"]
+    assert arguments["where"] in said
+
+
+def test_a_conversation_without_text_has_nothing_to_copy(server: GatewayServer) -> None:
+    reply = server.chat(
+        messages=[{"role": "user", "content": ""}],
+        tools=[tool("f")],
+        structured_outputs={"copy_strings": True},
+    )
+    assert reply.status == 400
+    error = reply.json["error"]
+    assert (error["param"], error["keyword"]) == ("structured_outputs.copy_strings", "copy_strings")
+
+
+def test_what_is_wrong_with_the_text_names_copy_strings() -> None:
+    found = asked(messages=MESSAGES, structured_outputs={"copy_strings": True}, response_format=schema_format())
+    assert (
+        found.refusal(ConstraintRefused("copy_strings", "", "empty")).detail.param == "structured_outputs.copy_strings"
+    )
+    assert found.refusal(ConstraintRefused("not", "/a", "no")).detail.param == "response_format"
 
 
 @pytest.mark.parametrize(
