@@ -42,8 +42,10 @@ class Share(msgspec.Struct, frozen=True):
 
 
 def constraint_of(case: Case, mode: Mode = "grammar") -> Constraint | None:
-    """What the gateway would enforce for the case: the offered tools in `auto` mode, or the schema; with `copy` also that
-    free strings stand in the conversation."""
+    """What the gateway would enforce: the offered tools in `auto` mode, or the schema.
+
+    With `copy` also that free strings stand in the conversation.
+    """
     if mode == "free":
         return None
     inner = _grammar_of(case)
