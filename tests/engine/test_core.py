@@ -328,8 +328,9 @@ def test_a_matcher_that_raises_ends_its_own_request_and_no_other(
 
 def test_a_whole_answer_that_is_forced_needs_no_step(folder: Path) -> None:
     core = core_of(folder)
-    [seen] = run(core, submit("s", PROMPT, constraint=Choice(("the only answer",))))
-    assert seen.finished.text == "the only answer"
+    answer = "ÞΩЖ"  # spelt byte by byte: there is one way to write it
+    [seen] = run(core, submit("s", PROMPT, constraint=Choice((answer,))))
+    assert seen.finished.text == answer
     assert seen.finished.reason is FinishReason.STOP
     assert seen.finished.is_complete
     assert instance_of(core).counters.steps == 0

@@ -183,3 +183,7 @@ def test_a_pair_of_ones_own_has_no_bundled_router() -> None:
     assert Settings().router_path is not None
     assert Settings(small=Path("/models/a")).router_path is None
     assert Settings(small=Path("/models/a"), router=Path("/r")).router_path == Path("/r")
+
+
+def test_the_variable_of_tests_and_benchmarks_is_no_misspelt_setting() -> None:
+    assert load_settings({"POINTSMAN_DATA": "/somewhere"}) == load_settings({})
