@@ -1,7 +1,7 @@
 """Test cases of the bundled pair: where they come from, what counts as right."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,7 +52,7 @@ class Case(msgspec.Struct, frozen=True):
         system = [{"role": "system", "content": self.system}] if self.system else []
         request: dict[str, Any] = {
             "model": model,
-            "messages": [*system, *self.messages],
+            "messages": [*system, *_openai(self.messages)],
             "temperature": 0,
             "max_tokens": MAX_TOKENS,
         }
@@ -66,6 +66,29 @@ class Case(msgspec.Struct, frozen=True):
     def is_right(self, answer: str) -> bool:
         """Whether the model's text is exactly right (see `router_model.grading`)."""
         return exact_match(answer, self.expected)
+
+
+def _openai(messages: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The messages with earlier calls as OpenAI writes them; the template renders them as the model did."""
+    open_calls: list[str] = []
+    for message in messages:
+        content = str(message["content"])
+        if message["role"] == "assistant" and content.startswith('[{"name":'):
+            named = [(f"call_{i}", call) for i, call in enumerate(json.loads(content))]
+            open_calls = [name for name, _ in named]
+            calls = [
+                {"id": name, "type": "function", "function": call | {"arguments": _compact(call["arguments"])}}
+                for name, call in named
+            ]
+            yield {"role": "assistant", "content": None, "tool_calls": calls}
+        elif message["role"] == "tool":
+            yield message | {"tool_call_id": open_calls[0]}
+        else:
+            yield message
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def difficulty_of(kind: str, offered: int, given: int) -> str:

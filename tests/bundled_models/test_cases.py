@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from bundled_models import signature
 from bundled_models.cases import DEMO, HANDWRITTEN, OPEN_TOOLS, difficulty_of, generated, written
 
 
@@ -22,6 +23,16 @@ def test_a_request_offers_what_the_case_offers() -> None:
         assert body["messages"][-1] == {"role": "user", "content": case.text}
         assert body.get("tools", []) == list(case.tools)
         assert ("response_format" in body) == (case.schema is not None)
+
+
+def test_a_request_renders_to_the_prompt_of_the_case() -> None:
+    with_calls = 0
+    for case in generated(200, seed=3, split="router"):
+        messages = [m for m in case.body("auto")["messages"] if m["role"] != "system"]
+        preamble = signature.preamble(case.tools, case.schema, case.system, case.schema_name)
+        assert preamble + signature.turns(messages) == case.prompt
+        with_calls += any("tool_calls" in message for message in messages)
+    assert with_calls > 0
 
 
 def test_open_tools_are_none_of_the_catalogue() -> None:
