@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from engine.client import EngineClient
 
+from engine.client import EngineClient
 from engine.messages import Prepared
 from gateway.routing.catalogue import Catalogue, Target, Wanted
 from gateway.routing.decision import Decision, Reason
