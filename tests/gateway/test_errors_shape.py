@@ -30,7 +30,7 @@ from grammars.errors import CompileTimeout, ConstraintRefused
         (RequestRefused("engine_restarting", "no", 5.0), 503, "engine_restarting", "server_error"),
         (RequestRefused("duplicate_id", "no"), 500, "duplicate_id", "server_error"),
         (EngineError("x"), 500, "engine_error", "server_error"),
-        (RuntimeError("secret /root/key"), 500, "internal_error", "server_error"),
+        (RuntimeError("secret /srv/key"), 500, "internal_error", "server_error"),
         (CompileTimeout("2 s"), 503, "compile_timeout", "server_error"),
         (EngineDied("x"), 503, "engine_died", "server_error"),
         (KeysUnavailable("away"), 503, "keys_unavailable", "server_error"),
@@ -53,7 +53,7 @@ def test_what_may_pass_says_when_to_try_again(exc: Exception) -> None:
 
 
 def test_unforeseen_errors_tell_the_client_nothing() -> None:
-    assert "secret" not in from_exception(RuntimeError("secret /root/key")).detail.message
+    assert "secret" not in from_exception(RuntimeError("secret /srv/key")).detail.message
 
 
 def test_messages_lose_addresses_and_paths() -> None:
