@@ -65,6 +65,11 @@ def main(arguments: list[str] | None = None) -> int:
     return int(tally.invalid_accepted > 0 or tally.errors > 0)
 
 
+def _name(row: dict[str, Any]) -> str:
+    """A row's id; rows of the JSON Schema test suite have a keyword and a position instead."""
+    return str(row["id"]) if "id" in row else f"{row['keyword']}/{row['group']}"
+
+
 def _judge(
     row: dict[str, Any], compiler: GrammarCompiler, tokenizer: Any, separators: tuple[str, str], tally: Tally
 ) -> None:
@@ -79,11 +84,11 @@ def _judge(
     except ConstraintRefused as refusal:
         tally.refused += 1
         tally.refusals[refusal.keyword] += 1
-        tally.findings.append({"id": row["id"], "refused": str(refusal)})
+        tally.findings.append({"id": _name(row), "refused": str(refusal)})
         return
     except (CompileTimeout, Exception) as error:
         tally.errors += 1
-        tally.findings.append({"id": row["id"], "error": f"{type(error).__name__}: {error}"[:300]})
+        tally.findings.append({"id": _name(row), "error": f"{type(error).__name__}: {error}"[:300]})
         return
     # Of the whole process, since compilation runs in a thread of its own.
     tally.first_mask_us.append((time.process_time_ns() - began) / 1e3)
@@ -98,7 +103,7 @@ def _judge(
             wrong += 1
             tally.valid_refused += test["valid"]
             tally.invalid_accepted += not test["valid"]
-            tally.findings.append({"id": row["id"], "valid": test["valid"], "accepted": accepted, "text": text[:400]})
+            tally.findings.append({"id": _name(row), "valid": test["valid"], "accepted": accepted, "text": text[:400]})
     tally.passing += not wrong
 
 
