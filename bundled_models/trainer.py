@@ -41,7 +41,6 @@ class Options:
     stale_s: float = 90.0
     worker: int = 0
     workers: int = 1
-    threads: int = 1
 
 
 @dataclass(slots=True)
@@ -50,7 +49,6 @@ class Progress:
 
     step: int = 0
     tokens: int = 0
-    examples: int = 0
     seconds: float = 0.0
     stage: int = -1
     stage_seconds: float = 0.0
@@ -92,7 +90,7 @@ class Trainer:
     """One run in one folder."""
 
     def __init__(self, folder: Path, size: Size, tokenizer: Tokenizer, options: Options) -> None:
-        torch.set_num_threads(options.threads)
+        torch.set_num_threads(1)  # more cores are used by more workers
         self.folder, self.size, self.tokenizer, self.options = folder, size, tokenizer, options
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(0)

@@ -152,13 +152,6 @@ class BlockPool:
             del self._limbo[block]
             self._put_back(block)
 
-    def clear_cache(self) -> None:
-        """Forget every cached prefix that no request uses."""
-        while self._cached:
-            block, _ = self._cached.popitem()
-            self._forget(block)
-            self._blank.append(block)
-
     def check_integrity(self, tables: Iterable[Sequence[int]]) -> None:
         """Raise RuntimeError unless every block is accounted for exactly once. tables: the block table of each live
         request.

@@ -57,11 +57,6 @@ def has_boundary(pattern: str) -> bool:
     return any(isinstance(node, Boundary) for node in nodes(parse(pattern)))
 
 
-def literals(texts: list[str]) -> str:
-    """An expression that matches exactly one of `texts`."""
-    return _emit(Alt(tuple(Seq(tuple(Class(((ord(c), ord(c)),)) for c in text)) for text in texts)))
-
-
 def all_but(texts: list[str]) -> str:
     """An expression that matches every text except `texts`: the complement of their prefix tree."""
     return _emit(_outside(sorted(set(texts))))

@@ -49,10 +49,6 @@ class QualityCurve:
             quality, float(self.thresholds[at]), float(self.shares[at]), float(self.pgr[at]), float(self.lower[at])
         )
 
-    def threshold_at_share(self, share: float) -> float:
-        """The threshold that sends about `share` (0 to 1) of such requests to the large model."""
-        return float(self.thresholds[int(np.abs(self.shares - share).argmin())])
-
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
