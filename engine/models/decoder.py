@@ -4,13 +4,13 @@ tokens -> embedding -> [norm -> qkv -> attention -> output -> + -> norm -> gate_
 norm -> head
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
 
 from engine.models.config import ModelConfig
-from engine.models.layers import DecoderLayer, Linear
+from engine.models.layers import DecoderLayer, Linear, Projection
 from engine.models.rope import rope_frequencies
 from kernels import Kernels, kernels_for
 from kernels.reference import rotary_tables
@@ -40,6 +40,8 @@ class Decoder:
         def linear(n_in: int, n_out: int, has_bias: bool = False) -> Linear:
             return Linear.on_meta(n_in, n_out, has_bias=has_bias, dtype=dtype)
 
+        self.n_parameters = 0
+        """Weights, counting a tied embedding once; filled by loading."""
         self.embedding = torch.empty(config.vocab_size, hidden, device="meta", dtype=dtype)
         self.layers = [
             DecoderLayer(
@@ -56,7 +58,7 @@ class Decoder:
             for window in config.windows
         ]
         self.final_norm = vector(hidden)
-        self.head = linear(hidden, config.vocab_size)
+        self.head: Projection = linear(hidden, config.vocab_size)
         self.inv_freq, self.rope_factor = rope_frequencies(config.rope, config.head_dim)
 
     @property
@@ -70,16 +72,11 @@ class Decoder:
         return kernels_for(self.device)
 
     @property
-    def n_parameters(self) -> int:
-        """Weights, counting a tied embedding once."""
-        tensors: list[torch.Tensor | None] = [self.embedding, self.final_norm]
-        if not self.config.is_tied:
-            tensors.append(self.head.weight)
+    def projections(self) -> Iterator[Projection]:
+        """Every weight matrix that a token is multiplied by, in the order of the forward pass."""
         for layer in self.layers:
-            tensors += [layer.input_norm, layer.mlp_norm, layer.q_norm, layer.k_norm]
-            for linear in (layer.qkv, layer.output, layer.gate_up, layer.down):
-                tensors += [linear.weight, linear.bias]
-        return sum(tensor.numel() for tensor in tensors if tensor is not None)
+            yield from (layer.qkv, layer.output, layer.gate_up, layer.down)
+        yield self.head
 
     def forward(
         self,

@@ -2,8 +2,22 @@
 itself."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
+
+
+class Projection(Protocol):
+    """A matrix product with weights of whatever format: what a decoder calls. `Linear` is the plain one."""
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of weights that one call reads."""
+        ...
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """[n, in] to [n, out]."""
+        ...
 
 
 @dataclass(slots=True)
@@ -19,6 +33,11 @@ class Linear:
         weight = torch.empty(n_out, n_in, device="meta", dtype=dtype)
         return cls(weight, torch.empty(n_out, device="meta", dtype=dtype) if has_bias else None)
 
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of weight and bias."""
+        return self.weight.nbytes + (0 if self.bias is None else self.bias.nbytes)
+
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """[n, in] to [n, out]."""
         return torch.nn.functional.linear(x, self.weight, self.bias)
@@ -33,11 +52,11 @@ class DecoderLayer:
     """
 
     input_norm: torch.Tensor
-    qkv: Linear
+    qkv: Projection
     q_norm: torch.Tensor | None
     k_norm: torch.Tensor | None
-    output: Linear
+    output: Projection
     mlp_norm: torch.Tensor
-    gate_up: Linear
-    down: Linear
+    gate_up: Projection
+    down: Projection
     window: int | None

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from engine.models.layers import Linear, Projection
 from engine.models.loading import CheckpointError, load_decoder
 from tests.engine.checkpoints import build_checkpoint
 
@@ -15,6 +16,12 @@ from tests.engine.checkpoints import build_checkpoint
 def folder(tmp_path: Path) -> Path:
     build_checkpoint(tmp_path, "qwen3", num_hidden_layers=2)
     return tmp_path
+
+
+def weight_of(projection: Projection) -> torch.Tensor:
+    """The weight of a projection that was not converted."""
+    assert isinstance(projection, Linear)
+    return projection.weight
 
 
 def change(folder: Path, **tensors: torch.Tensor | None) -> None:
@@ -33,9 +40,9 @@ def change(folder: Path, **tensors: torch.Tensor | None) -> None:
 def test_fused_weights_hold_the_parts_in_order(folder: Path) -> None:
     decoder, saved = load_decoder(folder, torch.float32), load_file(folder / "model.safetensors")
     attention = [saved[f"model.layers.1.self_attn.{name}_proj.weight"] for name in "qkv"]
-    assert torch.equal(decoder.layers[1].qkv.weight, torch.cat(attention))
+    assert torch.equal(weight_of(decoder.layers[1].qkv), torch.cat(attention))
     mlp = [saved[f"model.layers.0.mlp.{name}_proj.weight"] for name in ("gate", "up")]
-    assert torch.equal(decoder.layers[0].gate_up.weight, torch.cat(mlp))
+    assert torch.equal(weight_of(decoder.layers[0].gate_up), torch.cat(mlp))
     assert decoder.n_parameters == sum(tensor.numel() for tensor in saved.values())
 
 
@@ -44,13 +51,13 @@ def test_shards_load_like_a_single_file(tmp_path: Path) -> None:
         build_checkpoint(tmp_path / name, max_shard_size=size)
     assert len(list((tmp_path / "many").glob("model-*.safetensors"))) > 2
     one, many = (load_decoder(tmp_path / name, torch.float32) for name in ("one", "many"))
-    assert torch.equal(one.head.weight, many.head.weight)
-    assert all(torch.equal(a.qkv.weight, b.qkv.weight) for a, b in zip(one.layers, many.layers, strict=True))
+    assert torch.equal(weight_of(one.head), weight_of(many.head))
+    assert all(torch.equal(weight_of(a.qkv), weight_of(b.qkv)) for a, b in zip(one.layers, many.layers, strict=True))
 
 
 def test_weights_are_cast_to_the_dtype_asked_for(folder: Path) -> None:
     decoder = load_decoder(folder, torch.bfloat16)
-    assert decoder.layers[0].down.weight.dtype == torch.bfloat16
+    assert weight_of(decoder.layers[0].down).dtype == torch.bfloat16
 
 
 def test_a_missing_tensor_is_named(folder: Path) -> None:
@@ -76,7 +83,7 @@ def test_a_tied_head_may_be_saved_twice_but_not_differ(tmp_path: Path) -> None:
     embedding = load_file(tmp_path / "model.safetensors")["model.embed_tokens.weight"]
     change(tmp_path, lm_head__weight=embedding.clone())
     decoder = load_decoder(tmp_path, torch.float32)
-    assert decoder.head.weight is decoder.embedding
+    assert weight_of(decoder.head) is decoder.embedding
     change(tmp_path, lm_head__weight=embedding + 1)
     with pytest.raises(CheckpointError, match="tie_word_embeddings"):
         load_decoder(tmp_path, torch.float32)
@@ -104,3 +111,16 @@ def test_files_that_are_absent_broken_or_elsewhere_are_named(folder: Path) -> No
         index.write_text(written)
         with pytest.raises(CheckpointError, match=named):
             load_decoder(folder, torch.float32)
+
+
+def test_a_linear_is_converted_once_it_is_whole(folder: Path) -> None:
+    plain, seen = load_decoder(folder, torch.float32), list[torch.Tensor]()
+
+    def halve(linear: Linear) -> Projection:
+        seen.append(linear.weight)
+        return Linear(linear.weight / 2, linear.bias)
+
+    halved = load_decoder(folder, torch.float32, convert=halve)
+    assert len(seen) == len(list(plain.projections)) == 4 * len(plain.layers) + 1
+    for one, other in zip(plain.projections, halved.projections, strict=True):
+        assert torch.equal(weight_of(one), 2 * weight_of(other))
