@@ -56,15 +56,16 @@ def specimens() -> Iterator[Specimen]:
     few = {"BLOCK_Q": 4, "BLOCK_M": 16}
     many = {"BLOCK_Q": 16, "BLOCK_M": 64}
     for name, dtype, out, shape in (
-        ("attend decode", "*bf16", "*bf16", {**heads, **few, "WINDOW": 0, "SPLIT": 0}),
-        ("attend decode split", "*bf16", "*fp32", {**heads, **few, "WINDOW": 0, "SPLIT": 512}),
-        ("attend chunk", "*bf16", "*bf16", {**heads, **many, "WINDOW": 0, "SPLIT": 0}),
-        ("attend chunk window", "*bf16", "*bf16", {**heads, **many, "WINDOW": 4096, "SPLIT": 0}),
+        ("attend decode", "*bf16", "*bf16", {**heads, **few, "WINDOW": 0, "SPLIT": 0, "SOFTCAP": 0.0}),
+        ("attend decode split", "*bf16", "*fp32", {**heads, **few, "WINDOW": 0, "SPLIT": 512, "SOFTCAP": 0.0}),
+        ("attend chunk", "*bf16", "*bf16", {**heads, **many, "WINDOW": 0, "SPLIT": 0, "SOFTCAP": 0.0}),
+        ("attend chunk window", "*bf16", "*bf16", {**heads, **many, "WINDOW": 4096, "SPLIT": 0, "SOFTCAP": 0.0}),
+        ("attend chunk softcap", "*bf16", "*bf16", {**heads, **many, "WINDOW": 0, "SPLIT": 0, "SOFTCAP": 50.0}),
         (
             "attend decode fp32",
             "*fp32",
             "*fp32",
-            {**heads, **few, "HEAD_DIM": 64, "BLOCK_D": 64, "WINDOW": 0, "SPLIT": 0},
+            {**heads, **few, "HEAD_DIM": 64, "BLOCK_D": 64, "WINDOW": 0, "SPLIT": 0, "SOFTCAP": 0.0},
         ),
     ):
         types = {**pointers, "q_ptr": dtype, "pages_ptr": dtype, "out_ptr": out}

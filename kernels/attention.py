@@ -25,6 +25,7 @@ def attend(
     scale_log2, table_stride, page_stride, n_tokens,
     GROUP: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, PAGE: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, WINDOW: tl.constexpr, SPLIT: tl.constexpr,
+    SOFTCAP: tl.constexpr,
 ):  # fmt: skip
     """q [n, KV_HEADS * GROUP, HEAD_DIM] to out: of q's shape and dtype with SPLIT 0, else float32 [splits, n, heads,
     HEAD_DIM] with lse [splits, n, heads] (base 2). Grid: (blocks of queries, KV heads, splits)."""
@@ -63,6 +64,8 @@ def attend(
         rows = page * page_stride + (kv_head * PAGE + key % PAGE) * HEAD_DIM
         k = tl.load(pages_ptr + rows[None, :] + dims[:, None], mask=is_key[None, :] & is_dim[:, None], other=0.0)
         scores = tl.dot(q, k, input_precision="ieee") * scale_log2
+        if SOFTCAP > 0:  # tanh(x) = 1 - 2 / (e^2x + 1), which is right at both infinities; scores stay in base 2
+            scores = SOFTCAP * 1.4426950408889634 * (1.0 - 2.0 / (tl.exp2(scores * (2.0 / SOFTCAP)) + 1.0))
         is_seen = is_key[None, :] & (key[None, :] <= position[:, None])
         if WINDOW > 0:
             is_seen = is_seen & (key[None, :] > position[:, None] - WINDOW)
@@ -114,12 +117,12 @@ class PagedAttention:
     """Attention of one step for all its layers, with the signature of cpu.PagedAttention."""
 
     def __init__(
-        self, batch: RaggedBatch, n_kv_heads: int, scale: float, device: torch.device, *, split_keys: int = 512,
-        block_n: int = 32,
+        self, batch: RaggedBatch, n_kv_heads: int, scale: float, device: torch.device, softcap: float | None = None,
+        *, split_keys: int = 512, block_n: int = 32,
     ) -> None:  # fmt: skip
         """split_keys: length of a split in keys, a multiple of block_n. block_n: keys per tl.dot."""
         self._batch, self._n_kv_heads, self._scale, self._device = batch, n_kv_heads, scale, device
-        self._split_keys, self._block_n = split_keys, block_n
+        self._softcap, self._split_keys, self._block_n = softcap, split_keys, block_n
         self._starts, self._tables = batch.query_starts(device), batch.padded_tables(device)
         self._contexts = torch.tensor(batch.context_lens, dtype=torch.int32, device=device)
         self._blocks: tuple[int, torch.Tensor, torch.Tensor] | None = None
@@ -144,7 +147,7 @@ class PagedAttention:
             self._scale * LOG2_E, self._tables.stride(0), pages.stride(0), n_tokens,
             GROUP=group, KV_HEADS=self._n_kv_heads, HEAD_DIM=head_dim, BLOCK_D=block_d, PAGE=pages.shape[3],
             BLOCK_Q=block_q, BLOCK_M=block_m, BLOCK_N=self._block_n, WINDOW=window or 0,
-            SPLIT=self._split_keys if is_split else 0,
+            SPLIT=self._split_keys if is_split else 0, SOFTCAP=self._softcap or 0.0,
         )  # fmt: skip
         if not is_split:
             return out

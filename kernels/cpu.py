@@ -141,8 +141,11 @@ class PagedAttention:
     Rows are grouped in the order of the batch, so sort rows by queries and context to get few groups.
     """
 
-    def __init__(self, batch: RaggedBatch, n_kv_heads: int, scale: float, device: torch.device) -> None:
+    def __init__(
+        self, batch: RaggedBatch, n_kv_heads: int, scale: float, device: torch.device, softcap: float | None = None
+    ) -> None:
         self._batch, self._n_kv_heads, self._scale, self._device = batch, n_kv_heads, scale, device
+        self._softcap = softcap
         self._groups: dict[int | None, list[_Group]] = {}
 
     def __call__(self, q: torch.Tensor, pages: torch.Tensor, window: int | None) -> torch.Tensor:
@@ -170,9 +173,7 @@ class PagedAttention:
         if hidden is not None and n > 1:
             hidden = hidden.repeat(1, 1, heads // kv_heads, 1)
         # torch's bfloat16 SDPA takes 2.5 times as long as its float32 one for so few queries; widening costs less.
-        out = scaled_dot_product_attention(
-            folded.float(), keys.float(), values.float(), attn_mask=hidden, scale=self._scale
-        ).to(q.dtype)
+        out = self._softmax_mean(folded.float(), keys.float(), values.float(), hidden, False).to(q.dtype)
         return out.view(rows, kv_heads, -1, n, head_dim).permute(0, 3, 1, 2, 4).reshape(rows * n, heads, head_dim)
 
     def _attend_chunk(
@@ -187,15 +188,28 @@ class PagedAttention:
             head_dim,
         )  # query heads of a KV head share its keys: stride 0, no copy
         hidden = None if group.hidden is None else group.hidden.to(queries.dtype)
-        out = scaled_dot_product_attention(
+        out = self._softmax_mean(
             queries.permute(1, 2, 0, 3),
             keys[:, None].expand(shared),
             values[:, None].expand(shared),
-            attn_mask=hidden,
-            is_causal=group.is_causal,
-            scale=self._scale,
+            hidden,
+            group.is_causal,
         )
         return out.permute(2, 0, 1, 3).reshape(n, kv_heads * per_kv_head, head_dim)
+
+    def _softmax_mean(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, hidden: torch.Tensor | None, is_causal: bool
+    ) -> torch.Tensor:
+        """q [a, b, query, d] over k and v [a, b, key, d]; torch's SDPA has no soft cap, so there the scores are written
+        out."""
+        if self._softcap is None:
+            return scaled_dot_product_attention(q, k, v, attn_mask=hidden, is_causal=is_causal, scale=self._scale)
+        scores = (q.float() @ k.float().mT).mul_(self._scale / self._softcap).tanh_().mul_(self._softcap)
+        if hidden is not None:
+            scores += hidden
+        if is_causal:
+            scores.masked_fill_(torch.ones(scores.shape[-2:], dtype=torch.bool).triu_(1), float("-inf"))
+        return (scores.softmax(-1) @ v.float()).to(q.dtype)
 
     def _plan(self, window: int | None) -> list[_Group]:
         batch, groups = self._batch, list[_Group]()

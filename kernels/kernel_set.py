@@ -22,7 +22,8 @@ class Kernels:
     """The kernels of one device; every field but the last two has the signature of its namesake in `reference`.
 
     prepare_slots: slots int64 [n] (page * block_size + offset), kv_heads, block_size, to what rope_and_cache takes as
-    slots. prepare_attention: batch, kv_heads, scale, device, to the attention of that step.
+    slots. prepare_attention: batch, kv_heads, scale, device, soft cap of the scores or None, to the attention of that
+    step.
     """
 
     rms_norm: Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
@@ -44,4 +45,4 @@ class Kernels:
     sample: Callable[[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
     accept_chain: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
     prepare_slots: Callable[[torch.Tensor, int, int], torch.Tensor]
-    prepare_attention: Callable[[RaggedBatch, int, float, torch.device], AttentionStep]
+    prepare_attention: Callable[[RaggedBatch, int, float, torch.device, float | None], AttentionStep]

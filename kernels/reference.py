@@ -74,12 +74,18 @@ def rope_and_cache(
 
 
 def paged_attention(
-    q: torch.Tensor, pages: torch.Tensor, batch: RaggedBatch, scale: float, window: int | None
+    q: torch.Tensor,
+    pages: torch.Tensor,
+    batch: RaggedBatch,
+    scale: float,
+    window: int | None,
+    softcap: float | None = None,
 ) -> torch.Tensor:
     """Causal attention of every row over its own pages, softmax in float32: q [n, heads, d] to [n, heads, d].
 
     A query at position i sees keys i - window + 1 … i (all up to i without a window). Query head h reads KV head
-    h // (heads / kv_heads): grouped-query attention (Ainslie et al., 2023).
+    h // (heads / kv_heads): grouped-query attention (Ainslie et al., 2023). With a soft cap c, a score s becomes
+    c tanh(s / c) before anything is hidden (Gemma 2; Gemma Team, 2024).
     """
     out = torch.empty_like(q)
     group = q.shape[1] // pages.shape[2]
@@ -90,6 +96,8 @@ def paged_attention(
         keys, values = pages[table].permute(1, 2, 0, 3, 4).flatten(2, 3)[:, :, :context].float()
         keys, values = keys.repeat_interleave(group, 0), values.repeat_interleave(group, 0)
         scores = torch.einsum("nhd,hkd->hnk", q[first : first + n].float(), keys) * scale
+        if softcap is not None:
+            scores = softcap * torch.tanh(scores / softcap)
         query_at = torch.arange(context - n, context, device=q.device)[:, None]
         key_at = torch.arange(context, device=q.device)
         is_hidden = key_at > query_at

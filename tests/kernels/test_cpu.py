@@ -23,18 +23,24 @@ rows_of_batch = st.lists(
     heads=st.sampled_from([(1, 1), (4, 2), (6, 1), (3, 3)]),
     block_size=st.sampled_from([1, 4, 16]),
     window=st.sampled_from([None, 1, 7, 64]),
+    softcap=st.sampled_from([None, 0.4, 30.0]),
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
 )
 def test_paged_attention_equals_its_definition(
-    rows: list[tuple[int, int]], heads: tuple[int, int], block_size: int, window: int | None, dtype: torch.dtype
+    rows: list[tuple[int, int]],
+    heads: tuple[int, int],
+    block_size: int,
+    window: int | None,
+    softcap: float | None,
+    dtype: torch.dtype,
 ) -> None:
     n_heads, n_kv_heads = heads
     n_pages = sum(-(-context // block_size) + 1 for _, context in rows)
     batch = build_batch(rows, block_size, n_pages)
     pages = normal(n_pages, 2, n_kv_heads, block_size, 8).to(dtype)
     q = normal(batch.n_tokens, n_heads, 8, seed=1).to(dtype)
-    attention = cpu.PagedAttention(batch, n_kv_heads, 0.3, torch.device("cpu"))
-    expected = reference.paged_attention(q, pages, batch, 0.3, window)
+    attention = cpu.PagedAttention(batch, n_kv_heads, 0.3, torch.device("cpu"), softcap)
+    expected = reference.paged_attention(q, pages, batch, 0.3, window, softcap)
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
     for _ in range(2):  # the second layer reuses what was prepared for the first
         torch.testing.assert_close(attention(q, pages, window), expected, atol=tolerance, rtol=tolerance)
@@ -49,6 +55,9 @@ def test_attention_is_the_softmax_weighted_mean_of_the_values_seen() -> None:
     batch = RaggedBatch((1,), (2,), ((0,),), 2)
     torch.testing.assert_close(reference.paged_attention(q, pages, batch, 1.0, None), torch.tensor([[[7.5, 5.0]]]))
     torch.testing.assert_close(reference.paged_attention(q, pages, batch, 1.0, 1), torch.tensor([[[0.0, 20.0]]]))
+    capped = math.exp(0.5 * math.tanh(2 * math.log(3.0)))  # the first key weighs this under a cap of 0.5, the second 1
+    expected = torch.tensor([[[10.0 * capped / (capped + 1), 20.0 / (capped + 1)]]])
+    torch.testing.assert_close(reference.paged_attention(q, pages, batch, 1.0, None, 0.5), expected)
 
 
 @given(n=st.integers(1, 9), is_normed=st.booleans(), dtype=st.sampled_from([torch.float32, torch.bfloat16]))

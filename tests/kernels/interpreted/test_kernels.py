@@ -14,13 +14,13 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
-    ("rows", "heads", "block_size", "window", "split"),
+    ("rows", "heads", "block_size", "window", "split", "softcap"),
     [
-        ([(1, 1), (1, 9), (1, 40)], (4, 2), 4, None, 512),  # decodes
-        ([(7, 7), (5, 20), (1, 33), (3, 3)], (6, 2), 8, None, 512),  # chunks, drafts and a decode together
-        ([(20, 20), (2, 30)], (2, 2), 16, 5, 512),  # a window, no groups
-        ([(1, 70), (4, 41), (1, 3)], (8, 1), 4, None, 32),  # splits, also empty ones
-        ([(1, 70), (3, 20)], (4, 2), 4, 9, 32),  # splits that a window leaves empty
+        ([(1, 1), (1, 9), (1, 40)], (4, 2), 4, None, 512, None),  # decodes
+        ([(7, 7), (5, 20), (1, 33), (3, 3)], (6, 2), 8, None, 512, None),  # chunks, drafts and a decode together
+        ([(20, 20), (2, 30)], (2, 2), 16, 5, 512, None),  # a window, no groups
+        ([(1, 70), (4, 41), (1, 3)], (8, 1), 4, None, 32, 0.5),  # splits, also empty ones; a soft cap
+        ([(1, 70), (3, 20)], (4, 2), 4, 9, 32, None),  # splits that a window leaves empty
     ],
 )
 def test_paged_attention(
@@ -29,6 +29,7 @@ def test_paged_attention(
     block_size: int,
     window: int | None,
     split: int,
+    softcap: float | None,
     dtype: torch.dtype,
 ) -> None:
     n_heads, n_kv_heads = heads
@@ -36,9 +37,9 @@ def test_paged_attention(
     batch = build_batch(rows, block_size, n_pages)
     pages = normal(n_pages, 2, n_kv_heads, block_size, 12).to(dtype)
     q = normal(batch.n_tokens, n_heads, 12, seed=1).to(dtype)
-    attend = attention.PagedAttention(batch, n_kv_heads, 0.3, CPU, split_keys=split, block_n=16)
+    attend = attention.PagedAttention(batch, n_kv_heads, 0.3, CPU, softcap, split_keys=split, block_n=16)
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
-    expected = reference.paged_attention(q, pages, batch, 0.3, window)
+    expected = reference.paged_attention(q, pages, batch, 0.3, window, softcap)
     torch.testing.assert_close(attend(q, pages, window), expected, atol=tolerance, rtol=tolerance)
 
 
