@@ -3,6 +3,6 @@
 import subprocess
 import sys
 
-for module in ("benchmarks.engine", "benchmarks.gateway"):
+for module in ("benchmarks.bundled", "benchmarks.gateway"):
     print(f"\n== python -m {module} ==", flush=True)
     subprocess.run([sys.executable, "-m", module], check=True)

@@ -1,6 +1,6 @@
 """The embedded engine against transformers' `generate`, and structured against free output, on the bundled large model.
 
-    python -m benchmarks.engine [--runs 5] [--json OUT]
+    python -m benchmarks.bundled [--runs 5] [--json OUT]
 
 Every figure is a ratio of two measurements that alternate in this run, with the median of its runs. Prompts are those
 of the hand-written test sentences. Both sides decode greedily, in the same precision, exactly as many tokens as asked
@@ -89,7 +89,7 @@ def structured_against_free(engine: Engine, cases: list[Case], runs: int) -> dic
 
 def main() -> None:
     """Measure, print, and write JSON where asked."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=__doc__.split("\n", maxsplit=1)[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bundled", description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--json", type=Path, metavar="OUT")
     given = parser.parse_args()
