@@ -14,7 +14,8 @@ import time
 from bisect import insort
 from collections.abc import Callable, Iterator, Sequence
 
-from engine.blocks import BlockPool, extend_keys
+from engine.block_tables import BlockTables
+from engine.blocks import BlockPool
 from engine.config import SchedulerConfig
 from engine.plan import Row, StepPlan, StepResult
 from engine.request import Request, RequestRefused, RequestStatus
@@ -43,6 +44,7 @@ class Scheduler:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config, self.pool = config, pool
+        self._tables = BlockTables(pool)
         self.window = min(max_model_len, pool.n_blocks * pool.block_size)
         # Every running request gets a token in every step, so there can be no more of them than the budget has tokens.
         self.max_running = min(config.max_rows, config.token_budget)
@@ -224,7 +226,7 @@ class Scheduler:
                 live.logits_kept = False
         for request in requests:
             if request.status is RequestStatus.RUNNING:
-                self._register(request)
+                self._tables.register(request)
                 if request.holds and request.computed == len(request.tokens):
                     self._hold(request)
 
@@ -252,15 +254,14 @@ class Scheduler:
 
     def _grow(self, request: Request, n: int) -> bool:
         """Give the request blocks for `n` more tokens; False if it had to be preempted itself."""
-        missing = self.pool.blocks_for(request.computed + n) - len(request.blocks)
+        missing = self._tables.missing(request, request.computed + n)
         while missing > self.pool.n_free:
             if self._running[-1] is not request:
                 self._preempt(self._running[-1])
             elif not self._release_parked(request):
                 self._preempt(request)
                 return False
-        if missing > 0:
-            request.blocks.extend(self.pool.allocate(missing))
+        self._tables.grow(request, missing)
         return True
 
     def _admit(self, budget: int) -> Iterator[tuple[Request, int]]:
@@ -286,23 +287,13 @@ class Scheduler:
 
     def _place(self, request: Request) -> bool:
         """Give a waiting request the blocks of all its tokens, shared ones first; False where they are not free."""
-        pool = self.pool
-        n_hits = 0
-        if not request.blocks and pool.prefix_cache:
-            # The last token is always computed, since its logits are what the request waits for.
-            n_full = (len(request.tokens) - 1) // pool.block_size
-            extend_keys(request.keys, request.root_key, request.tokens, n_full, pool.block_size)
-            n_hits = pool.lookup(request.keys[:n_full])
-        hits = request.keys[:n_hits]
-        missing = pool.blocks_for(len(request.tokens)) - len(request.blocks) - n_hits
+        n_hits = 0 if request.blocks else self._tables.find(request)
+        is_fresh = not request.blocks
         # A block for each running request stays free, or the next step would have to preempt what this one admits.
-        if missing + len(self._running) > pool.n_free - pool.n_idle(hits):
+        if not self._tables.place(request, n_hits, reserve=len(self._running)):
             return False
-        if not request.blocks:
+        if is_fresh:
             self._account_hits(request, n_hits)
-            request.blocks = pool.acquire(hits)
-            request.computed = n_hits * pool.block_size
-        request.blocks.extend(pool.allocate(max(missing, 0)))
         return True
 
     def _row(self, request: Request, n: int) -> Row:
@@ -317,17 +308,6 @@ class Scheduler:
             n_logits=1 + len(request.tail) if is_whole else 0,
             wants_state=request.wants_state and is_whole,
         )
-
-    def _register(self, request: Request) -> None:
-        """Offer the blocks that are full now to the prefix cache."""
-        pool = self.pool
-        n_full = request.computed // pool.block_size
-        if not pool.prefix_cache or n_full == request.registered:
-            return
-        extend_keys(request.keys, request.root_key, request.tokens, n_full, pool.block_size)
-        for index in range(request.registered, n_full):
-            request.blocks[index] = pool.register(request.blocks[index], request.keys[index])
-        request.registered = n_full
 
     def _hold(self, request: Request) -> None:
         self._running.remove(request)
@@ -355,10 +335,8 @@ class Scheduler:
         self._enqueue(request)
 
     def _drop_blocks(self, request: Request) -> None:
-        self.pool.release(request.blocks)
-        request.blocks = []
+        self._tables.drop(request)
         request.tail.clear()
-        request.computed = request.registered = 0
         request.logits_kept = False
 
     def _enqueue(self, request: Request) -> None:
