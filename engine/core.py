@@ -3,12 +3,13 @@ thread."""
 
 import queue
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
 from engine.arbiter import Arbiter, Claim
 from engine.constrain import CompileFailure, CompileOutcome, ConstraintCompiler, TokenMatcher
+from engine.heartbeat import NoPulse, Pulse
 from engine.instance import ModelInstance
 from engine.messages import (
     Cancel,
@@ -29,6 +30,8 @@ from engine.messages import (
 from engine.request import EngineError, FinishReason, RequestRefused, RequestTimeline
 
 __all__ = ["EngineCore"]
+
+_IDLE_BEAT_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class EngineCore:
         self._arbiter = arbiter or Arbiter()
         self._inbox: queue.SimpleQueue[Command | _CompileDone] = queue.SimpleQueue()
         self._first: Command | _CompileDone | None = None
+        self._pulse: Pulse = NoPulse()
         self._compiling: dict[str, Compile | Submit] = {}
         self._shutdown_at: float | None = None
 
@@ -101,6 +105,7 @@ class EngineCore:
         """Take in what was posted, then compute one step of the model whose turn it is."""
         events: list[Event] = []
         for item in self._posted():
+            self.beat((_id_of(item),))
             try:
                 events.extend(self._take(item))
             except EngineError as error:
@@ -113,17 +118,25 @@ class EngineCore:
         if claims:
             name = self._arbiter.pick(claims)
             start = self._clock()
-            events.extend(self._instances[name].step())
+            events.extend(self._instances[name].step(self))
             self._arbiter.charge(name, self._clock() - start)
         return events
 
-    def run(self, emit: Callable[[Sequence[Event]], None]) -> None:
-        """Step until a Shutdown is over; `emit` gets the events of each step."""
+    def run(self, emit: Callable[[Sequence[Event]], None], pulse: Pulse | None = None) -> None:
+        """Step until a Shutdown is over; `emit` gets the events of each step. pulse: is told what the loop is doing,
+        at least every half second while there is nothing to do."""
+        if pulse is not None:
+            self._pulse = pulse
         while not self.is_over:
             if not self.has_work:
-                self.wait(None)
+                self.beat(())
+                self.wait(None if pulse is None else _IDLE_BEAT_S)
             if events := self.step():
                 emit(events)
+
+    def beat(self, ids: Iterable[str], expected_s: float = 0.0) -> None:
+        """Pass on what is being done, with those whose constraints are being compiled beside it. See Pulse."""
+        self._pulse.beat([*ids, *self._compiling], expected_s)
 
     def info(self) -> list[ModelInfo]:
         """What clients must know of each model."""

@@ -14,6 +14,7 @@ from engine.cost_model import CostModel, StepCost
 from engine.detokenizer import IncrementalDecoder
 from engine.draws import StepDraws
 from engine.generation import Generation
+from engine.heartbeat import Pulse
 from engine.messages import Event, Failed, ModelInfo, Prepare, Prepared, Submit, failed
 from engine.pair_config import InstanceOptions
 from engine.plan import Accepted, Row, StepPlan, StepResult
@@ -157,12 +158,15 @@ class ModelInstance:
                 late.append(generation)
         return self._events_of(late)
 
-    def step(self) -> list[Event]:
-        """Compute one step; returns what the requests in it get to see."""
+    def step(self, pulse: Pulse) -> list[Event]:
+        """Compute one step; returns what the requests in it get to see. pulse: is told whom it is for, and for how
+        long."""
         began = time.perf_counter()
         plan = self.scheduler.schedule()
         if plan is None:
             return []
+        cost = self._cost(plan)
+        pulse.beat((self._client_id(row.request_id) for row in plan.rows), self.cost_model.seconds(cost))
         scheduled = time.perf_counter()
         output = self._runner.run(plan)
         ran = time.perf_counter()
@@ -181,7 +185,7 @@ class ModelInstance:
         self.counters.forward_s += ran - scheduled
         self.counters.mask_s += masked - ran
         self.counters.sample_s += time.perf_counter() - masked
-        self.cost_model.observe(self._cost(plan), ran - scheduled)
+        self.cost_model.observe(cost, ran - scheduled)
         events: list[Event] = [self._prepared(row, logits, output) for row, logits in draws.prepared]
         events += [self._fail(self._generations[request_id], fault) for request_id, fault in draws.faults.items()]
         return events + self._events_of(draws.generations)
@@ -321,6 +325,11 @@ class ModelInstance:
         generation = self._generations.pop(request.id, None)
         if generation is not None:
             del self._by_submit[generation.id]
+
+    def _client_id(self, request_id: str) -> str:
+        """What the client calls a request: a generation that continues a prefill has an id of its own."""
+        generation = self._generations.get(request_id)
+        return request_id if generation is None else generation.id
 
     def _cost(self, plan: StepPlan) -> StepCost:
         return self.cost_model.step(
