@@ -18,6 +18,8 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
+from engine.prefix_index import PrefixIndex
+
 __all__ = ["BlockPool", "NoFreeBlocks", "extend_keys", "root_key"]
 
 
@@ -25,10 +27,15 @@ class NoFreeBlocks(RuntimeError):
     """Fewer blocks are free than were asked for: preempt or release something first."""
 
 
-def root_key(*, salt: str, fingerprint: str, kv_format: str) -> bytes:
-    """The parent key of a prompt's first block: it scopes every key below it to a tenant, a model and a KV format."""
+def root_key(*, salt: str, fingerprint: str, kv_format: str, position_scheme: str = "") -> bytes:
+    """The parent key of a prompt's first block: it scopes every key below it to a tenant, a model, a KV format and a
+    position scheme.
+
+    position_scheme: what decides how positions are encoded in the cached keys beyond the fingerprinted configuration,
+    such as rotary parameters that were frozen when the model was loaded.
+    """
     digest = hashlib.sha256()
-    for part in (salt, fingerprint, kv_format):
+    for part in (salt, fingerprint, kv_format, position_scheme):
         encoded = part.encode("utf-8", "surrogatepass")  # a client's salt may hold anything JSON can
         digest.update(len(encoded).to_bytes(8, "little"))
         digest.update(encoded)
@@ -63,6 +70,7 @@ class BlockPool:
         self._limbo: OrderedDict[int, int] = OrderedDict()  # block -> newest step that may write or read it
         self._open_steps: OrderedDict[int, None] = OrderedDict()
         self.evictions = 0
+        self.index = PrefixIndex(limit=4 * n_blocks)
 
     @property
     def n_free(self) -> int:
@@ -112,8 +120,9 @@ class BlockPool:
             blocks.append(block)
         return blocks
 
-    def register(self, block: int, key: bytes) -> int:
-        """Say that `block` is full and holds what `key` stands for; returns the block to use from now on.
+    def register(self, block: int, key: bytes, parent: bytes = b"") -> int:
+        """Say that `block` is full and holds what `key` stands for, which follows `parent`; returns the block to use
+        from now on.
 
         Where another block holds the same content already, the caller's reference moves to that one and its own block
         is released: equal prompts that were computed side by side end up sharing memory.
@@ -124,6 +133,7 @@ class BlockPool:
         if twin is None:
             self._key[block] = key
             self._by_key[key] = block
+            self.index.add(parent, key)
             return block
         self._reference(twin)
         self.release([block])
@@ -199,3 +209,4 @@ class BlockPool:
         if key is not None:
             del self._by_key[key]
             self._key[block] = None
+            self.index.evict(key)

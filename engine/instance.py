@@ -290,6 +290,7 @@ class ModelInstance:
             computed_tokens=timeline.computed_tokens,
             queue_s=timeline.admitted_s - timeline.arrived_s,
             prefill_s=self._clock() - timeline.admitted_s,
+            cache_miss=timeline.cache_miss,
         )
 
     def _events_of(self, generations: list[Generation]) -> list[Event]:

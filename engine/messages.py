@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from engine.request import (
+    CacheMiss,
     EngineError,
     FinishReason,
     RequestRefused,
@@ -135,6 +136,7 @@ class Prepared(msgspec.Struct, frozen=True, tag="prepared"):
     computed_tokens: int
     queue_s: float
     prefill_s: float
+    cache_miss: CacheMiss | None = None
 
 
 class Delta(msgspec.Struct, frozen=True, tag="delta"):

@@ -18,6 +18,20 @@ class FinishReason(enum.StrEnum):
     ERROR = "error"
 
 
+class CacheMiss(enum.StrEnum):
+    """Why the prefix cache held no more of a prompt. `none`: it held all but the last token, which is always computed;
+    `cold`: nothing was ever cached for this tenant and model; `diverged`: the next tokens were never cached;
+    `evicted`: they were, and had to make room; `disabled`: there is no prefix cache. What a memory of bounded size has
+    forgotten counts as never cached.
+    """
+
+    NONE = "none"
+    COLD = "cold"
+    DIVERGED = "diverged"
+    EVICTED = "evicted"
+    DISABLED = "disabled"
+
+
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     """How the next token is chosen. Filters apply in this order: bias and penalties, token mask, temperature, top_k,
     top_p, min_p.
@@ -74,7 +88,7 @@ class RequestTimeline(msgspec.Struct, kw_only=True):
     yet.
 
     prompt_tokens = cached_tokens + computed_tokens, but for a preempted request, whose recomputation counts in
-    recomputed_tokens.
+    recomputed_tokens. cache_miss: why cached_tokens is not more; None until the request is admitted.
     """
 
     arrived_s: float = 0.0
@@ -84,6 +98,7 @@ class RequestTimeline(msgspec.Struct, kw_only=True):
     token_times_s: list[float] = []
     prompt_tokens: int = 0
     cached_tokens: int = 0
+    cache_miss: CacheMiss | None = None
     computed_tokens: int = 0
     recomputed_tokens: int = 0
     drafted_tokens: int = 0

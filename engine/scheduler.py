@@ -14,7 +14,7 @@ import time
 from bisect import insort
 from collections.abc import Callable, Iterator, Sequence
 
-from engine.block_tables import BlockTables
+from engine.block_tables import BlockTables, PrefixHit
 from engine.blocks import BlockPool
 from engine.config import SchedulerConfig
 from engine.plan import Row, StepPlan, StepResult
@@ -287,13 +287,12 @@ class Scheduler:
 
     def _place(self, request: Request) -> bool:
         """Give a waiting request the blocks of all its tokens, shared ones first; False where they are not free."""
-        n_hits = 0 if request.blocks else self._tables.find(request)
-        is_fresh = not request.blocks
+        hit = None if request.blocks else self._tables.find(request)
         # A block for each running request stays free, or the next step would have to preempt what this one admits.
-        if not self._tables.place(request, n_hits, reserve=len(self._running)):
+        if not self._tables.place(request, hit, reserve=len(self._running)):
             return False
-        if is_fresh:
-            self._account_hits(request, n_hits)
+        if hit is not None:
+            self._account_hit(request, hit)
         return True
 
     def _row(self, request: Request, n: int) -> Row:
@@ -353,13 +352,17 @@ class Scheduler:
             self._waiting_tokens -= request.queued_tokens
             request.queued_tokens = 0
 
-    def _account_hits(self, request: Request, n_hits: int) -> None:
+    def _account_hit(self, request: Request, hit: PrefixHit) -> None:
         self.counters.prefix_queries += 1
-        self.counters.prefix_hits += n_hits > 0
+        self.counters.prefix_hits += request.computed > 0
+        timeline = request.timeline
+        if timeline.cache_miss is None:
+            timeline.cache_miss = hit.miss
+            self.counters.prefix_misses[hit.miss.value] += 1
         if request.furthest == 0:
-            request.furthest = n_hits * self.pool.block_size
-            request.timeline.cached_tokens = min(request.furthest, request.n_prompt)
-            self.counters.prompt_tokens_cached += request.timeline.cached_tokens
+            request.furthest = request.computed
+            timeline.cached_tokens = min(request.furthest, request.n_prompt)
+            self.counters.prompt_tokens_cached += timeline.cached_tokens
 
     def _account(self, request: Request, start: int, end: int) -> None:
         """Count positions start … end-1 as computed: for the first time, or again."""

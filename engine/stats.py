@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from engine.request import FinishReason
+from engine.request import CacheMiss, FinishReason
 
 __all__ = ["Counters"]
 
@@ -40,10 +40,17 @@ class Counters:
     forward_s: float = 0.0
     mask_s: float = 0.0
     sample_s: float = 0.0
+    prefix_misses: dict[str, int] = field(default_factory=lambda: {miss.value: 0 for miss in CacheMiss})
     finished: dict[str, int] = field(default_factory=lambda: {reason.value: 0 for reason in FinishReason})
 
     def snapshot(self) -> dict[str, Any]:
-        """The counts as a dictionary of numbers; requests that ended are under `finished_<reason>`."""
+        """The counts as a dictionary of numbers; requests that ended are under `finished_<reason>`, prompts by why the
+        cache held no more of them under `prefix_miss_<reason>`.
+        """
         numbers = asdict(self)
-        finished = numbers.pop("finished")
-        return numbers | {f"finished_{reason}": count for reason, count in finished.items()}
+        finished, misses = numbers.pop("finished"), numbers.pop("prefix_misses")
+        return (
+            numbers
+            | {f"finished_{reason}": count for reason, count in finished.items()}
+            | {f"prefix_miss_{reason}": count for reason, count in misses.items()}
+        )

@@ -18,7 +18,9 @@ def usage(outcome: Outcome) -> Usage:
         completion_tokens=completion,
         total_tokens=prompt + completion,
         prompt_tokens_details=PromptDetails(
-            cached_tokens=outcome.cached_tokens, cache_write_tokens=prompt - outcome.cached_tokens
+            cached_tokens=outcome.cached_tokens,
+            cache_write_tokens=prompt - outcome.cached_tokens,
+            cache_miss=outcome.cache_miss,
         ),
         completion_tokens_details=CompletionDetails(),
     )
@@ -101,6 +103,7 @@ def request_record(
         valid=outcome.valid,
         prompt_tokens=outcome.prompt_tokens,
         cached_tokens=outcome.cached_tokens,
+        cache_miss=outcome.cache_miss,
         completion_tokens=outcome.completion_tokens,
         drafted_tokens=outcome.drafted_tokens,
         accepted_tokens=outcome.accepted_tokens,

@@ -62,11 +62,14 @@ class ChoiceOut(msgspec.Struct, kw_only=True):
 
 
 class PromptDetails(msgspec.Struct):
-    """Where the prompt's tokens came from."""
+    """Where the prompt's tokens came from. cache_miss, an addition to OpenAI's shape: why no more were cached (a value of
+    `engine.request.CacheMiss`).
+    """
 
     cached_tokens: int = 0
     cache_write_tokens: int = 0
     audio_tokens: int = 0
+    cache_miss: str | None = None
 
 
 class CompletionDetails(msgspec.Struct):

@@ -66,6 +66,14 @@ class Outcome:
         return event.timeline.cached_tokens if event is not None else 0
 
     @property
+    def cache_miss(self) -> str | None:
+        """The engine's reason why `cached_tokens` is not more; None where no prompt got that far."""
+        if self.continues_prefill and self.prepared is not None:
+            return self.prepared.cache_miss
+        event = self.finished.get(0)
+        return None if event is None else event.timeline.cache_miss
+
+    @property
     def continues_prefill(self) -> bool:
         """Whether the router's prefill became the answer's."""
         return self.prepared is not None and self.decision.model == "small"

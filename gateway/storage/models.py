@@ -75,6 +75,7 @@ class RequestRow(Base):
     valid: Mapped[bool | None]
     prompt_tokens: Mapped[int]
     cached_tokens: Mapped[int]
+    cache_miss: Mapped[str | None]
     completion_tokens: Mapped[int]
     drafted_tokens: Mapped[int]
     accepted_tokens: Mapped[int]

@@ -52,9 +52,9 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, tag="request"):
     """One HTTP request for generation: who asked, what ran, how long it took, what it cost. Holds no prompt and no
     answer.
 
-    Token counts are sums over the request's choices. status: HTTP status of the answer (a stream that broke keeps 200
-    and has an error_code). valid: the finished answer satisfied its constraint; None without a constraint or when
-    unchecked.
+    Token counts are sums over the request's choices. cache_miss: the engine's reason why no more of the prompt was
+    cached. status: HTTP status of the answer (a stream that broke keeps 200 and has an error_code). valid: the finished
+    answer satisfied its constraint; None without a constraint or when unchecked.
     """
 
     id: uuid.UUID = msgspec.field(default_factory=new_id)
@@ -75,6 +75,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, tag="request"):
     valid: bool | None = None
     prompt_tokens: int = 0
     cached_tokens: int = 0
+    cache_miss: str | None = None
     completion_tokens: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0

@@ -145,6 +145,7 @@ class RequestTrace:
             prefill = {
                 semconv.TOKENS_COMPUTED: timeline.computed_tokens,
                 semconv.TOKENS_CACHED: timeline.cached_tokens,
+                semconv.CACHE_MISS: timeline.cache_miss,
                 semconv.PREEMPTIONS: timeline.preemptions,
             }
             first_s = timeline.first_token_s or end_s

@@ -157,10 +157,13 @@ def test_without_a_prefix_cache_nothing_is_remembered() -> None:
     pool.check_integrity([])
 
 
-@given(st.lists(st.integers(0, 5), min_size=4, max_size=12), st.lists(st.text(), min_size=6, max_size=6))
-def test_tenants_models_and_formats_never_share_a_key(tokens: list[int], parts: list[str]) -> None:
-    scopes = (tuple(parts[:3]), tuple(parts[3:]))
-    roots = [root_key(salt=salt, fingerprint=model, kv_format=kv) for salt, model, kv in scopes]
+@given(st.lists(st.integers(0, 5), min_size=4, max_size=12), st.lists(st.text(), min_size=8, max_size=8))
+def test_tenants_models_formats_and_position_schemes_never_share_a_key(tokens: list[int], parts: list[str]) -> None:
+    scopes = (tuple(parts[:4]), tuple(parts[4:]))
+    roots = [
+        root_key(salt=salt, fingerprint=model, kv_format=kv, position_scheme=scheme)
+        for salt, model, kv, scheme in scopes
+    ]
     mine, yours = (keys_of(tokens, 2, root) for root in roots)
     assert (mine == yours) == (scopes[0] == scopes[1])
     assert set(mine).isdisjoint(yours) or scopes[0] == scopes[1]

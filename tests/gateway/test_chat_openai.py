@@ -84,6 +84,18 @@ def test_usage_counts_tokens_with_all_details(server: GatewayServer) -> None:
     assert cached[1] > 0, "the second request finds the first one's pages"
 
 
+def test_usage_says_why_no_more_of_the_prompt_was_cached(server: GatewayServer) -> None:
+    def miss(content: str, salt: str) -> str:
+        messages = [{"role": "user", "content": content}]
+        usage = server.chat(messages=messages, cache_salt=salt, max_tokens=1).json["usage"]
+        reason: str = usage["prompt_tokens_details"]["cache_miss"]
+        return reason
+
+    prompt = "the beginning that two prompts have in common, long enough for a page or two, " * 4
+    assert miss(prompt + "a", "tenant of its own") == "cold"
+    assert miss(prompt + "b", "tenant of its own") == "diverged"
+
+
 def test_another_cache_salt_shares_nothing(server: GatewayServer) -> None:
     def cached(salt: str) -> int:
         messages = [{"role": "user", "content": "a prompt that two tenants happen to share, word by word, " * 4}]

@@ -41,6 +41,7 @@ def full_request() -> RequestRecord:
         valid=False,
         prompt_tokens=3,
         cached_tokens=2,
+        cache_miss="evicted",
         completion_tokens=5,
         drafted_tokens=4,
         accepted_tokens=1,
