@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 
 from engine.prefix_index import PrefixIndex
 
-__all__ = ["BlockPool", "NoFreeBlocks", "extend_keys", "root_key"]
+__all__ = ["BlockPool", "NoFreeBlocks", "block_key", "extend_keys", "root_key"]
 
 
 class NoFreeBlocks(RuntimeError):
@@ -48,8 +48,12 @@ def extend_keys(keys: list[bytes], root: bytes, tokens: Sequence[int], n_full: i
     """
     for index in range(len(keys), n_full):
         parent = keys[index - 1] if index else root
-        content = array("q", tokens[index * block_size : (index + 1) * block_size])
-        keys.append(hashlib.sha256(parent + content.tobytes()).digest())
+        keys.append(block_key(parent, tokens[index * block_size : (index + 1) * block_size]))
+
+
+def block_key(parent: bytes, tokens: Sequence[int]) -> bytes:
+    """The key of a block of these tokens after the one of key `parent`."""
+    return hashlib.sha256(parent + array("q", tokens).tobytes()).digest()
 
 
 class BlockPool:
@@ -104,6 +108,15 @@ class BlockPool:
             self._reference(block)
         return blocks
 
+    def source(self, key: bytes) -> int:
+        """The cached block of `key`, to copy from in the next step. Takes no reference, since whatever writes the block
+        later does so after that copy; but the block is young again.
+        """
+        block = self._by_key[key]
+        if block in self._cached:
+            self._cached.move_to_end(block)
+        return block
+
     def allocate(self, n: int) -> list[int]:
         """`n` writable blocks with one reference each. Raises NoFreeBlocks, and then takes none."""
         if n > self.n_free:
@@ -120,9 +133,9 @@ class BlockPool:
             blocks.append(block)
         return blocks
 
-    def register(self, block: int, key: bytes, parent: bytes = b"") -> int:
-        """Say that `block` is full and holds what `key` stands for, which follows `parent`; returns the block to use
-        from now on.
+    def register(self, block: int, key: bytes, parent: bytes = b"", tokens: tuple[int, ...] = ()) -> int:
+        """Say that `block` holds what `key` stands for, `tokens` after `parent`, and is not written any more; returns
+        the block to use from now on.
 
         Where another block holds the same content already, the caller's reference moves to that one and its own block
         is released: equal prompts that were computed side by side end up sharing memory.
@@ -133,7 +146,7 @@ class BlockPool:
         if twin is None:
             self._key[block] = key
             self._by_key[key] = block
-            self.index.add(parent, key)
+            self.index.add(parent, key, tokens)
             return block
         self._reference(twin)
         self.release([block])

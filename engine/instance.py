@@ -54,6 +54,7 @@ class ModelInstance:
             scheduler,
             BlockPool(runner.n_blocks, runner.block_size, prefix_cache=self._options.prefix_cache),
             max_model_len=info.max_model_len,
+            splits_blocks=not runner.state_layers,
             counters=self.counters,
             drain_s=self._drain_s,
             clock=clock,

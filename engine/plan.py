@@ -30,12 +30,14 @@ class StepPlan:
     """One forward pass of one model: rows in the order they lie in the flat batch.
 
     resumed: prepared requests that go on in this step. Their prompt is computed and their logits were kept, so they
-    have no row; their next token is sampled beside those of the rows.
+    have no row; their next token is sampled beside those of the rows. copies: pages to copy before anything is written,
+    all at once, as (source, target): a target may be the source of another copy.
     """
 
     step_id: int
     rows: tuple[Row, ...]
     resumed: tuple[str, ...] = ()
+    copies: tuple[tuple[int, int], ...] = ()
 
     @property
     def n_tokens(self) -> int:

@@ -59,6 +59,9 @@ class ModelRunner:
 
         Raises ValueError for a plan whose rows do not fit their blocks.
         """
+        if plan.copies:
+            sources, targets = zip(*plan.copies, strict=True)
+            self.copy_blocks(sources, targets)
         if not plan.rows:
             return RunnerOutput(torch.empty(0, self.config.vocab_size))
         batch = StepBatch.from_plan(plan, self.block_size, self._device)

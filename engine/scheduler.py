@@ -28,8 +28,8 @@ class Scheduler:
     """Decides each step of one model: `schedule()`, run the plan, `commit()`; then again.
 
     max_model_len: positions the model can address. max_held: beyond it the oldest prepared request loses its blocks
-    (None: four times the rows of a step). drain_s: predicts in how many seconds that many queued tokens will have been
-    computed (for Retry-After). clock: seconds, monotonic.
+    (None: four times the rows of a step). splits_blocks: see BlockTables. drain_s: predicts in how many seconds that
+    many queued tokens will have been computed (for Retry-After). clock: seconds, monotonic.
     """
 
     def __init__(
@@ -39,12 +39,13 @@ class Scheduler:
         *,
         max_model_len: int,
         max_held: int | None = None,
+        splits_blocks: bool = True,
         counters: Counters | None = None,
         drain_s: Callable[[int], float] = lambda _tokens: 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config, self.pool = config, pool
-        self._tables = BlockTables(pool)
+        self._tables = BlockTables(pool, splits_blocks=splits_blocks)
         self.window = min(max_model_len, pool.n_blocks * pool.block_size)
         # Every running request gets a token in every step, so there can be no more of them than the budget has tokens.
         self.max_running = min(config.max_rows, config.token_budget)
@@ -198,7 +199,8 @@ class Scheduler:
             return None
         self._step_id += 1
         rows = tuple(self._row(request, n) for request, n in granted if n)
-        plan = StepPlan(self._step_id, rows, tuple(request.id for request, n in granted if not n))
+        resumed = tuple(request.id for request, n in granted if not n)
+        plan = StepPlan(self._step_id, rows, resumed, self._tables.take_copies())
         self._in_flight = (plan, tuple(request for request, n in granted if n))
         self.pool.begin_step(plan.step_id)
         self.counters.steps += 1
@@ -334,7 +336,8 @@ class Scheduler:
         self._enqueue(request)
 
     def _drop_blocks(self, request: Request) -> None:
-        self._tables.drop(request)
+        in_flight = self._in_flight is not None and request in self._in_flight[1]
+        self._tables.drop(request, in_flight=in_flight)
         request.tail.clear()
         request.logits_kept = False
 
@@ -355,6 +358,7 @@ class Scheduler:
     def _account_hit(self, request: Request, hit: PrefixHit) -> None:
         self.counters.prefix_queries += 1
         self.counters.prefix_hits += request.computed > 0
+        self.counters.tokens_copied += hit.n_copied
         timeline = request.timeline
         if timeline.cache_miss is None:
             timeline.cache_miss = hit.miss

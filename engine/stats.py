@@ -13,12 +13,13 @@ class Counters:
     """Cumulative counts of one model. Token counts are tokens, `*_s` are seconds.
 
     prompt_tokens_computed + prompt_tokens_cached is every prompt token once; what preemption or a released hold made
-    necessary again is in tokens_recomputed.
+    necessary again is in tokens_recomputed. tokens_copied: cached ones in blocks that were shared in part.
     """
 
     prompt_tokens_computed: int = 0
     prompt_tokens_cached: int = 0
     tokens_recomputed: int = 0
+    tokens_copied: int = 0
     tokens_generated: int = 0
     tokens_forced: int = 0
     tokens_drafted: int = 0

@@ -36,6 +36,9 @@ class FakeRunner:
 
     def run(self, plan: StepPlan) -> dict[str, list[int]]:
         """Write all rows, then read; within a step no two rows may write one place."""
+        copied = [list(self.pages[source]) for source, _ in plan.copies]
+        for content, (_, target) in zip(copied, plan.copies, strict=True):
+            self.pages[target] = content
         written: dict[tuple[int, int], str] = {}
         for row in plan.rows:
             for offset, token in enumerate(row.tokens):

@@ -1,6 +1,8 @@
 """Block tables: what a request finds in the prefix cache, and what it is told of what it does not find."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.block_tables import BlockTables
 from engine.blocks import BlockPool, root_key
@@ -13,8 +15,8 @@ def root(salt: str = "") -> bytes:
     return root_key(salt=salt, fingerprint="model", kv_format="float32")
 
 
-def tables_of(n_blocks: int = 16, *, prefix_cache: bool = True) -> BlockTables:
-    return BlockTables(BlockPool(n_blocks, SIZE, prefix_cache=prefix_cache))
+def tables_of(n_blocks: int = 16, *, prefix_cache: bool = True, splits_blocks: bool = True) -> BlockTables:
+    return BlockTables(BlockPool(n_blocks, SIZE, prefix_cache=prefix_cache), splits_blocks=splits_blocks)
 
 
 def compute(tables: BlockTables, tokens: list[int], salt: str = "") -> Request:
@@ -24,6 +26,16 @@ def compute(tables: BlockTables, tokens: list[int], salt: str = "") -> Request:
     request.computed = len(tokens)
     tables.register(request)
     return request
+
+
+def found(tables: BlockTables, tokens: list[int]) -> int:
+    """How many tokens a new request of these tokens would not have to compute."""
+    hit = tables.find(Request("r", list(tokens), root_key=root()))
+    return hit.n_blocks * SIZE + hit.n_copied
+
+
+def n_common(left: list[int], right: list[int]) -> int:
+    return next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
 
 
 def miss_of(tables: BlockTables, tokens: list[int], salt: str = "") -> CacheMiss:
@@ -80,3 +92,56 @@ def test_without_a_prefix_cache_the_reason_is_that(tokens: list[int]) -> None:
     tables = tables_of(prefix_cache=False)
     compute(tables, tokens)
     assert miss_of(tables, tokens) is CacheMiss.DISABLED
+
+
+prompts = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=14), min_size=1, max_size=8)
+
+
+@given(earlier=prompts, prompt=st.lists(st.integers(0, 1), min_size=1, max_size=14))
+def test_a_prompt_finds_all_that_it_shares_with_any_earlier_one_to_the_token(
+    earlier: list[list[int]], prompt: list[int]
+) -> None:
+    tables = tables_of(n_blocks=100)
+    for tokens in earlier:
+        tables.drop(compute(tables, tokens))
+    longest = max(n_common(tokens, prompt) for tokens in earlier)
+    assert found(tables, prompt) == min(longest, len(prompt) - 1)
+
+
+@given(earlier=prompts, prompt=st.lists(st.integers(0, 1), min_size=1, max_size=14))
+def test_where_blocks_hold_only_as_a_whole_a_prompt_finds_whole_ones(
+    earlier: list[list[int]], prompt: list[int]
+) -> None:
+    tables = tables_of(n_blocks=100, splits_blocks=False)
+    for tokens in earlier:
+        tables.drop(compute(tables, tokens))
+    ends = {n for tokens in earlier for n in (*range(0, len(tokens) + 1, SIZE), len(tokens))
+            if n <= n_common(tokens, prompt) and n < len(prompt)}  # fmt: skip
+    assert found(tables, prompt) == max(ends)
+
+
+def test_a_block_that_is_shared_in_part_is_copied_before_the_next_step_and_once() -> None:
+    tables = tables_of()
+    first = compute(tables, [1] * 4 + [2] * 4)
+    second = Request("s", [1] * 4 + [2] * 3 + [3] * 3, root_key=root())
+    assert tables.place(second, tables.find(second), reserve=0)
+    assert second.blocks[0] == first.blocks[0]
+    assert second.blocks[1] not in first.blocks
+    assert second.computed == 7
+    assert tables.take_copies() == ((first.blocks[1], second.blocks[1]),)
+    assert tables.take_copies() == ()
+
+
+def test_a_block_that_a_step_in_flight_still_writes_is_not_offered_at_its_requests_end() -> None:
+    tables = tables_of()
+    tables.drop(compute(tables, [1] * 6), in_flight=True)
+    assert found(tables, [1] * 7) == 4
+
+
+def test_a_block_that_was_copied_outlives_one_that_was_not() -> None:
+    tables = tables_of(n_blocks=3)
+    for tokens in ([1, 1], [2, 2]):
+        tables.drop(compute(tables, tokens))
+    tables.drop(compute(tables, [1, 1, 3]), in_flight=True)
+    tables.pool.allocate(2)
+    assert (found(tables, [1, 1, 3]), found(tables, [2, 2, 3])) == (2, 0)
