@@ -13,6 +13,7 @@ from engine.models.config import ModelConfig, RopeConfig
 __all__ = ["CacheConfig", "DtypeName", "EngineConfig", "ModelConfig", "RopeConfig", "SchedulerConfig", "resolve_dtype"]
 
 DtypeName = Literal["auto", "float32", "bfloat16"]
+Quantization = Literal["none", "w8a8", "int8", "int4"]
 DEFAULT_KV_BYTES = 512 * 2**20
 
 
@@ -83,6 +84,11 @@ class EngineConfig:
     path: checkpoint folder. dtype: `auto` is bfloat16 where the CPU multiplies it natively, else float32. device:
     `auto` is the first CUDA GPU, else the CPU. max_model_len: None is the model's own. state_layers: decoder layers
     whose hidden states `prepare` pools (None: the middle and the last one).
+
+    quantize: what the weights are rounded to at load (CPU only). `w8a8`: int8 per output, activations int8 per token;
+    `int8`: the same weights, activations as they are; `int4`: groups of 32 weights, activations int8 per token.
+    invariant: the logits of a request are the same bits whatever it is batched with and however its prompt was cut or
+    cached (CPU only; slower in long prompts).
     """
 
     path: Path
@@ -90,6 +96,8 @@ class EngineConfig:
     device: str = "auto"
     max_model_len: int | None = None
     state_layers: tuple[int, ...] | None = None
+    quantize: Quantization = "none"
+    invariant: bool = False
     cache: CacheConfig = field(default_factory=CacheConfig)
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
 
