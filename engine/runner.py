@@ -11,6 +11,7 @@ from engine.models.decoder import Decoder
 from engine.plan import StepPlan
 from engine.pooled_state import PooledStates
 from engine.step_batch import StepBatch
+from kernels import kernels_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +28,16 @@ class ModelRunner:
     """A model and its pages. Rows of any kind mix in one step: prompt chunks, decodes, drafts to verify."""
 
     def __init__(
-        self, config: ModelConfig, model: Decoder, cache: CacheConfig, state_layers: tuple[int, ...] = ()
+        self,
+        config: ModelConfig,
+        model: Decoder,
+        cache: CacheConfig,
+        state_layers: tuple[int, ...] = (),
+        *,
+        is_invariant: bool = False,
     ) -> None:
-        """state_layers: ascending indices of the decoder layers whose outputs are pooled.
+        """state_layers: ascending indices of the decoder layers whose outputs are pooled. is_invariant: the logits of a
+        row are the same bits whatever else is in the step, given that the model's projections keep that promise too.
 
         Raises ValueError where the cache cannot hold one block, or a state layer does not exist.
         """
@@ -42,7 +50,8 @@ class ModelRunner:
         self.n_blocks = cache.count_blocks(
             config.kv_bytes_per_block(cache.block_size, model.dtype.itemsize, len(state_layers))
         )
-        self._device, self._kernels = model.device, model.kernels
+        self._device = model.device
+        self._kernels = kernels_for(model.device, model.dtype, is_invariant=is_invariant)
         self._cache = KVCache(config, self.n_blocks, cache.block_size, model.dtype, self._device)
         self._states = PooledStates(
             self.n_blocks, cache.block_size, len(state_layers), config.hidden_size, self._device

@@ -1,0 +1,161 @@
+"""The C kernels against the plain definitions, and their promise: a row's bits do not depend on the batch."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kernels import RaggedBatch, reference
+from kernels.native.build import find_library
+from kernels.native.kernels import NativeAttention
+from kernels.native.library import NativeLibrary
+from tests.kernels.samples import build_batch, normal
+from tests.kernels.test_cpu import rows_of_batch
+
+LIBRARY = find_library()
+pytestmark = pytest.mark.skipif(LIBRARY is None, reason="this machine cannot compile or run the C kernels")
+
+dtypes = st.sampled_from([torch.float32, torch.bfloat16])
+CPU = torch.device("cpu")
+
+
+def native(dtype: torch.dtype) -> NativeLibrary:
+    assert LIBRARY is not None
+    return NativeLibrary(LIBRARY, dtype)
+
+
+def tolerance(dtype: torch.dtype) -> dict[str, float]:
+    return {"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 2e-2, "rtol": 2e-2}
+
+
+@settings(max_examples=80)
+@given(
+    n=st.integers(1, 140),
+    n_in=st.integers(1, 200) | st.sampled_from([256, 512]),
+    n_out=st.integers(1, 80),
+    has_bias=st.booleans(),
+    dtype=dtypes,
+)
+def test_a_linear_equals_its_definition(n: int, n_in: int, n_out: int, has_bias: bool, dtype: torch.dtype) -> None:
+    x, weight = normal(n, n_in).to(dtype), (normal(n_out, n_in, seed=1) / n_in**0.5).to(dtype)
+    bias = normal(n_out, seed=2) if has_bias else None
+    expected = torch.nn.functional.linear(x.double(), weight.double(), None if bias is None else bias.double())
+    actual = native(dtype).linear(x, weight, bias)
+    torch.testing.assert_close(actual.double(), expected, **tolerance(dtype))
+
+
+@settings(max_examples=60)
+@given(
+    n=st.integers(1, 300),
+    n_in=st.sampled_from([1, 31, 64, 300, 5000]),
+    n_out=st.sampled_from([1, 30, 70]),
+    data=st.data(),
+    dtype=dtypes,
+)
+def test_a_row_of_a_linear_is_the_same_bits_in_any_batch(
+    n: int, n_in: int, n_out: int, data: st.DataObject, dtype: torch.dtype
+) -> None:
+    library = native(dtype)
+    x, weight = normal(n, n_in).to(dtype), normal(n_out, n_in, seed=1).to(dtype)
+    whole = library.linear(x, weight, None)
+    first = data.draw(st.integers(0, n - 1))
+    last = data.draw(st.integers(first + 1, n))
+    assert torch.equal(library.linear(x[first:last].contiguous(), weight, None), whole[first:last])
+
+
+@settings(max_examples=80)
+@given(
+    rows=rows_of_batch,
+    heads=st.sampled_from([(1, 1), (4, 2), (6, 1), (3, 3), (40, 2)]),
+    head_dim=st.sampled_from([8, 32, 64, 72, 128]),
+    block_size=st.sampled_from([1, 4, 16, 32]),
+    window=st.sampled_from([None, 1, 7, 64]),
+    softcap=st.sampled_from([None, 0.4, 30.0]),
+    few_queries=st.sampled_from([None, 1, 16]),
+    dtype=dtypes,
+)
+def test_paged_attention_equals_its_definition(
+    rows: list[tuple[int, int]],
+    heads: tuple[int, int],
+    head_dim: int,
+    block_size: int,
+    window: int | None,
+    softcap: float | None,
+    few_queries: int | None,
+    dtype: torch.dtype,
+) -> None:
+    n_heads, n_kv_heads = heads
+    n_pages = sum(-(-context // block_size) + 1 for _, context in rows)
+    batch = build_batch(rows, block_size, n_pages)
+    pages = normal(n_pages, 2, n_kv_heads, block_size, head_dim).to(dtype)
+    q = normal(batch.n_tokens, n_heads, head_dim, seed=1).to(dtype)
+    attention = NativeAttention(native(dtype), few_queries, batch, n_kv_heads, 0.3, CPU, softcap)
+    expected = reference.paged_attention(q, pages, batch, 0.3, window, softcap)
+    torch.testing.assert_close(attention(q, pages, window), expected, **tolerance(dtype))
+
+
+@settings(max_examples=40)
+@given(
+    context=st.integers(1, 150),
+    alone=st.integers(1, 40),
+    window=st.sampled_from([None, 5, 33]),
+    dtype=dtypes,
+    data=st.data(),
+)
+def test_a_query_attends_to_the_same_bits_in_any_chunk_batch_and_page_size(
+    context: int, alone: int, window: int | None, dtype: torch.dtype, data: st.DataObject
+) -> None:
+    n_kv_heads, head_dim, alone = 2, 16, min(alone, context)
+    keys_values = normal(2, n_kv_heads, context, head_dim).to(dtype)
+    q = normal(context, 6, head_dim, seed=1).to(dtype)
+
+    def attend(n: int, block_size: int, before: int) -> torch.Tensor:
+        """The last n queries, in a batch behind `before` rows of one token."""
+        n_pages = -(-context // block_size)
+        pages = torch.zeros(n_pages + 1, 2, n_kv_heads, block_size, head_dim, dtype=dtype)
+        table = torch.randperm(n_pages, generator=torch.Generator().manual_seed(block_size)) + 1
+        for position in range(context):
+            pages[table[position // block_size], :, :, position % block_size] = keys_values[:, :, position]
+        batch = RaggedBatch(
+            (1,) * before + (n,), (1,) * before + (context,), ((0,),) * before + (tuple(table.tolist()),), block_size
+        )
+        queries = torch.cat((torch.zeros(before, 6, head_dim, dtype=dtype), q[context - n :]))
+        return NativeAttention(native(dtype), None, batch, n_kv_heads, 0.3, CPU)(queries, pages, window)[before:]
+
+    whole = attend(context, 16, 0)
+    part = attend(alone, data.draw(st.sampled_from([1, 3, 8, 32])), data.draw(st.integers(0, 3)))
+    assert torch.equal(part, whole[context - alone :])
+
+
+@given(n=st.integers(1, 70), is_normed=st.booleans(), head_dim=st.sampled_from([8, 20, 64]), dtype=dtypes)
+def test_rope_and_cache_equals_its_definition(n: int, is_normed: bool, head_dim: int, dtype: torch.dtype) -> None:
+    n_heads, n_kv_heads, block_size = 4, 2, 4
+    qkv = normal(n, n_heads + 2 * n_kv_heads, head_dim).to(dtype)
+    cos, sin = reference.rotary_tables(
+        torch.arange(5, 5 + n), 1.0 / 100 ** (torch.arange(0, head_dim, 2) / head_dim), 1.0
+    )
+    slots = torch.randperm(80, generator=torch.Generator().manual_seed(n))[:n]
+    slots[n // 2] = -1
+    norms = (normal(head_dim, seed=2).to(dtype), normal(head_dim, seed=3).to(dtype)) if is_normed else (None, None)
+    pages, expected_pages = (torch.zeros(20, 2, n_kv_heads, block_size, head_dim, dtype=dtype) for _ in range(2))
+    expected = reference.rope_and_cache(qkv, cos, sin, expected_pages, slots, *norms, 1e-6)
+    q = native(dtype).rope_and_cache(qkv, cos, sin, pages, slots, *norms, 1e-6)
+    torch.testing.assert_close(q, expected, **tolerance(dtype))
+    torch.testing.assert_close(pages, expected_pages, **tolerance(dtype))
+
+
+@given(n=st.integers(1, 9), width=st.integers(1, 100), dtype=dtypes)
+def test_norms_and_gates_equal_their_definition(n: int, width: int, dtype: torch.dtype) -> None:
+    x, residual, weight = (
+        normal(*shape, seed=i).to(dtype) for i, shape in enumerate([(n, width), (n, width), (width,)])
+    )
+    library = native(dtype)
+    torch.testing.assert_close(
+        library.rms_norm(x, weight, 1e-5), reference.rms_norm(x, weight, 1e-5), **tolerance(dtype)
+    )
+    for fast, plain in zip(
+        library.add_rms_norm(x, residual, weight, 1e-5), reference.add_rms_norm(x, residual, weight, 1e-5), strict=True
+    ):
+        torch.testing.assert_close(fast, plain, **tolerance(dtype))
+    gate_up = torch.cat((x * 8, residual), 1)  # large gates: both tails of the exponential
+    torch.testing.assert_close(library.silu_and_mul(gate_up), reference.silu_and_mul(gate_up), **tolerance(dtype))
