@@ -90,10 +90,12 @@ def specimens() -> Iterator[Specimen]:
             {**dict.fromkeys(names, "*bf16"), "size": "i32", "eps": "fp32"},
             {"BLOCK": 4096, "HAS_RESIDUAL": has_residual}, ("size",),
         )  # fmt: skip
-    yield Specimen(
-        "gate_rows", activation.gate_rows, {"gate_up_ptr": "*bf16", "out_ptr": "*bf16", "size": "i32"},
-        {"BLOCK": 1024}, ("size",),
-    )  # fmt: skip
+    for is_gelu in (False, True):
+        yield Specimen(
+            f"gate_rows{' gelu' * is_gelu}", activation.gate_rows,
+            {"gate_up_ptr": "*bf16", "out_ptr": "*bf16", "size": "i32"},
+            {"BLOCK": 1024, "IS_GELU": is_gelu}, ("size",),
+        )  # fmt: skip
     for has_mask in (False, True):
         yield Specimen(
             f"best_of_block{' mask' * has_mask}", sampling.best_of_block,

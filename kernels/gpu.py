@@ -12,6 +12,7 @@ def build() -> Kernels:
         rms_norm=norm.rms_norm,
         add_rms_norm=norm.add_rms_norm,
         silu_and_mul=activation.silu_and_mul,
+        gelu_tanh_and_mul=activation.gelu_tanh_and_mul,
         rope_and_cache=cache_write.rope_and_cache,
         sample=sampling.sample,
         accept_chain=verify.accept_chain,

@@ -29,6 +29,7 @@ class Kernels:
     rms_norm: Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
     add_rms_norm: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], tuple[torch.Tensor, torch.Tensor]]
     silu_and_mul: Callable[[torch.Tensor], torch.Tensor]
+    gelu_tanh_and_mul: Callable[[torch.Tensor], torch.Tensor]
     rope_and_cache: Callable[
         [
             torch.Tensor,

@@ -31,6 +31,13 @@ def silu_and_mul(gate_up: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.silu(gate) * up
 
 
+def gelu_tanh_and_mul(gate_up: torch.Tensor) -> torch.Tensor:
+    """gelu(gate) * up in the tanh form of GELU (Hendrycks and Gimpel, 2016; GEGLU: Shazeer, 2020): [n, 2 d] to
+    [n, d]."""
+    gate, up = gate_up.chunk(2, -1)
+    return torch.nn.functional.gelu(gate, approximate="tanh") * up
+
+
 def rotary_tables(positions: torch.Tensor, inv_freq: torch.Tensor, factor: float) -> tuple[torch.Tensor, torch.Tensor]:
     """cos and signed sin of the rotary embedding (Su et al., 2021): positions int [n], inv_freq [d/2] to two float32
     [n, d].
