@@ -47,7 +47,9 @@ class StepAttention:
         """slots: int64 [n], page * block_size + offset of every token of the batch."""
         self._cache, self._kernels, self._eps = cache, kernels, config.norm_eps
         self._slots = kernels.prepare_slots(slots, cache.n_kv_heads, cache.block_size)
-        self._attention = kernels.prepare_attention(batch, cache.n_kv_heads, config.head_dim**-0.5, slots.device, None)
+        self._attention = kernels.prepare_attention(
+            batch, cache.n_kv_heads, config.attention_scale, slots.device, config.attention_softcap
+        )
 
     def __call__(
         self, layer_index: int, layer: DecoderLayer, qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor

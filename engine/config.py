@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from engine.models.config import ModelConfig, RopeConfig
+from engine.models.config import ModelConfig
 
-__all__ = ["CacheConfig", "DtypeName", "EngineConfig", "ModelConfig", "RopeConfig", "SchedulerConfig", "resolve_dtype"]
+__all__ = ["CacheConfig", "DtypeName", "EngineConfig", "ModelConfig", "Quantization", "SchedulerConfig", "resolve_dtype"]
 
 DtypeName = Literal["auto", "float32", "bfloat16"]
 Quantization = Literal["none", "w8a8", "int8", "int4"]
@@ -106,9 +106,10 @@ class EngineConfig:
         for."""
         if self.max_model_len is None:
             return model.max_position
-        if not 1 <= self.max_model_len <= model.max_position:
+        longest = model.longest_context
+        if not 1 <= self.max_model_len <= longest:
             raise ValueError(
-                f"max_model_len is {self.max_model_len}: this model has {model.max_position} positions, use up to that"
+                f"max_model_len is {self.max_model_len}: this model has {longest} positions, use up to that"
             )
         return self.max_model_len
 

@@ -210,7 +210,12 @@ class ModelInstance:
         strange = next((token for token in tokens if not 0 <= token < vocab_size), None)
         if strange is not None:
             raise RequestRefused("bad_token", f"token id {strange} is not in the vocabulary: use 0 to {vocab_size - 1}")
-        root = root_key(salt=salt, fingerprint=self.info.fingerprint, kv_format=self.info.dtype)
+        root = root_key(
+            salt=salt,
+            fingerprint=self.info.fingerprint,
+            kv_format=self.info.dtype,
+            position_scheme=self._runner.config.position_scheme(self.info.max_model_len),
+        )
         return Request(request_id, list(tokens), root_key=root)
 
     def _begin(self, command: Submit, request: Request, matcher: TokenMatcher | None) -> Generation:

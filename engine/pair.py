@@ -109,7 +109,7 @@ def _load_instance(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype_name = resolve_dtype(config.dtype, device)
     dtype: torch.dtype = getattr(torch, dtype_name)
-    decoder = load_decoder(config.path, dtype, device)
+    decoder = load_decoder(config.path, dtype, device, max_model_len=config.max_model_len)
     model = decoder.config
     runner = ModelRunner(model, decoder, config.cache, config.pooled_layers(model))
     cost_model = CostModel(model, weight_itemsize=dtype.itemsize, kv_itemsize=dtype.itemsize)

@@ -1,7 +1,6 @@
-"""One decoder for the Llama, Mistral, Qwen2 and Qwen3 families: what differs between them is data in ModelConfig.
+"""One decoder for all families of `family.FAMILIES`: what differs between them is data in ModelConfig.
 
-tokens -> embedding -> [norm -> qkv -> attention -> output -> + -> norm -> gate_up -> silu * -> down -> +] x layers ->
-norm -> head
+tokens -> embedding -> [norm -> qkv -> attention -> output -> + -> norm -> MLP -> +] x layers -> norm -> head
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,9 +9,10 @@ from typing import Protocol
 import torch
 
 from engine.models.config import ModelConfig
-from engine.models.layers import DecoderLayer, Linear, Projection
+from engine.models.experts import Experts
+from engine.models.layers import DecoderLayer, GatedMlp, Linear, Mlp, Projection
 from engine.models.rope import rope_frequencies
-from kernels import Kernels, kernels_for
+from kernels import Kernels
 from kernels.reference import rotary_tables
 
 
@@ -29,37 +29,49 @@ class Attend(Protocol):
 class Decoder:
     """The weights of a model and its arithmetic over a flat batch of tokens; it keeps no state between calls."""
 
-    def __init__(self, config: ModelConfig, dtype: torch.dtype) -> None:
-        """Build every weight on the meta device: shapes without memory, for `loading` to fill."""
+    def __init__(self, config: ModelConfig, dtype: torch.dtype, max_model_len: int) -> None:
+        """Build every weight on the meta device: shapes without memory, for `loading` to fill.
+
+        max_model_len: positions that will be served; some rotations depend on it (see rope.rope_frequencies).
+        """
         self.config, self.dtype = config, dtype
-        hidden, middle = config.hidden_size, config.intermediate_size
+        self.n_parameters = 0
+        """Weights, counting a tied embedding once; filled by loading."""
+        self.embedding = torch.empty(config.vocab_size, config.hidden_size, device="meta", dtype=dtype)
+        self.layers = [self._layer(index) for index in range(config.n_layers)]
+        self.final_norm = torch.empty(config.hidden_size, device="meta", dtype=dtype)
+        self.head: Projection = Linear.on_meta(config.hidden_size, config.vocab_size, dtype=dtype)
+        kinds = [config.rope] if config.local_rope is None else [config.rope, config.local_rope]
+        self.ropes = [rope_frequencies(rope, config.head_dim, max_model_len) for rope in kinds]
+        """Inverse frequencies float32 [head_dim / 2], and the factor of cos and sin, of every rotation."""
+
+    def _layer(self, index: int) -> DecoderLayer:
+        config, dtype, window = self.config, self.dtype, self.config.windows[index]
+        hidden = config.hidden_size
 
         def vector(size: int) -> torch.Tensor:
             return torch.empty(size, device="meta", dtype=dtype)
 
-        def linear(n_in: int, n_out: int, has_bias: bool = False) -> Linear:
-            return Linear.on_meta(n_in, n_out, has_bias=has_bias, dtype=dtype)
-
-        self.n_parameters = 0
-        """Weights, counting a tied embedding once; filled by loading."""
-        self.embedding = torch.empty(config.vocab_size, hidden, device="meta", dtype=dtype)
-        self.layers = [
-            DecoderLayer(
-                input_norm=vector(hidden),
-                qkv=linear(hidden, config.qkv_size, config.has_qkv_bias),
-                q_norm=vector(config.head_dim) if config.has_qk_norm else None,
-                k_norm=vector(config.head_dim) if config.has_qk_norm else None,
-                output=linear(config.n_heads * config.head_dim, hidden, config.has_output_bias),
-                mlp_norm=vector(hidden),
-                gate_up=linear(hidden, 2 * middle, config.has_mlp_bias),
-                down=linear(middle, hidden, config.has_mlp_bias),
-                window=window,
-            )
-            for window in config.windows
-        ]
-        self.final_norm = vector(hidden)
-        self.head: Projection = linear(hidden, config.vocab_size)
-        self.inv_freq, self.rope_factor = rope_frequencies(config.rope, config.head_dim)
+        mlp: Mlp
+        if config.experts is not None and index in config.experts.layers:
+            mlp = Experts.on_meta(config.experts, hidden, config.activation, dtype)
+        else:
+            size, has_bias = config.intermediate_size, config.has_mlp_bias
+            mlp = GatedMlp.on_meta(hidden, size, config.activation, has_bias=has_bias, dtype=dtype)
+        attended = config.n_heads * config.head_dim
+        return DecoderLayer(
+            input_norm=vector(hidden),
+            qkv=Linear.on_meta(hidden, config.qkv_size, has_bias=config.has_qkv_bias, dtype=dtype),
+            q_norm=vector(config.head_dim) if config.has_qk_norm else None,
+            k_norm=vector(config.head_dim) if config.has_qk_norm else None,
+            output=Linear.on_meta(attended, hidden, has_bias=config.has_output_bias, dtype=dtype),
+            attention_post_norm=vector(hidden) if config.has_post_norms else None,
+            mlp_norm=vector(hidden),
+            mlp=mlp,
+            mlp_post_norm=vector(hidden) if config.has_post_norms else None,
+            window=window,
+            rope=0 if window is None or config.local_rope is None else 1,
+        )
 
     @property
     def device(self) -> torch.device:
@@ -67,15 +79,10 @@ class Decoder:
         return self.embedding.device
 
     @property
-    def kernels(self) -> Kernels:
-        """The kernels of that device."""
-        return kernels_for(self.device)
-
-    @property
     def projections(self) -> Iterator[Projection]:
-        """Every weight matrix that a token is multiplied by, in the order of the forward pass."""
+        """Every weight matrix, in the order of the forward pass; in a sparse layer a token meets a few experts only."""
         for layer in self.layers:
-            yield from (layer.qkv, layer.output, layer.gate_up, layer.down)
+            yield from (layer.qkv, layer.output, *layer.mlp.projections)
         yield self.head
 
     def forward(
@@ -91,15 +98,22 @@ class Decoder:
         tokens, positions: int64 [n]; returns [n, hidden] and as many [n, hidden] as state_layers.
         """
         config, states = self.config, list[torch.Tensor]()
-        cos, sin = rotary_tables(positions, self.inv_freq, self.rope_factor)
+        tables = [rotary_tables(positions, inv_freq, factor) for inv_freq, factor in self.ropes]
         eps = config.norm_eps
         residual = torch.nn.functional.embedding(tokens, self.embedding)
+        if config.embedding_scale is not None:
+            # Rounded to the weights' dtype first, as these models were trained.
+            residual = residual * torch.tensor(config.embedding_scale, dtype=self.dtype).item()
         normed = kernels.rms_norm(residual, self.layers[0].input_norm, eps)
         for index, layer in enumerate(self.layers):
             qkv = layer.qkv(normed).view(tokens.shape[0], -1, config.head_dim)
-            attended = attend(index, layer, qkv, cos, sin).flatten(1)
-            normed, residual = kernels.add_rms_norm(layer.output(attended), residual, layer.mlp_norm, eps)
-            output = layer.down(kernels.silu_and_mul(layer.gate_up(normed)))
+            output = layer.output(attend(index, layer, qkv, *tables[layer.rope]).flatten(1))
+            if layer.attention_post_norm is not None:
+                output = kernels.rms_norm(output, layer.attention_post_norm, eps)
+            normed, residual = kernels.add_rms_norm(output, residual, layer.mlp_norm, eps)
+            output = layer.mlp(normed, kernels)
+            if layer.mlp_post_norm is not None:
+                output = kernels.rms_norm(output, layer.mlp_post_norm, eps)
             if index + 1 < len(self.layers):
                 normed, residual = kernels.add_rms_norm(output, residual, self.layers[index + 1].input_norm, eps)
             else:
@@ -110,4 +124,6 @@ class Decoder:
 
     def logits(self, hidden: torch.Tensor, kernels: Kernels) -> torch.Tensor:
         """Final norm and head: [n, hidden] to float32 [n, vocab]."""
-        return self.head(kernels.rms_norm(hidden, self.final_norm, self.config.norm_eps)).float()
+        logits = self.head(kernels.rms_norm(hidden, self.final_norm, self.config.norm_eps)).float()
+        cap = self.config.logits_softcap
+        return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)

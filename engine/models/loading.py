@@ -11,10 +11,11 @@ from safetensors import SafetensorError, safe_open
 
 from engine.models.config import ModelConfig
 from engine.models.decoder import Decoder
-from engine.models.layers import DecoderLayer, Linear, Projection
+from engine.models.layers import Linear, Projection
+from engine.models.names import Place, places_of
 
 Convert = Callable[[Linear], Projection]
-"""Gives a linear that has all its weights another form: quantised, packed, tiled."""
+"""Gives a linear that has all its weights another form: packed, tiled, or quantised unless it keeps its precision."""
 
 
 class CheckpointError(ValueError):
@@ -23,41 +24,49 @@ class CheckpointError(ValueError):
 
 @dataclass(slots=True)
 class _Slot:
-    """A linear that is being filled. holder, name: the object and its attribute that the linear is to be; n_missing:
-    tensors of the checkpoint that are still to come."""
+    """A linear that is being filled. n_missing: tensors of the checkpoint that are still to come."""
 
-    holder: Decoder | DecoderLayer
-    name: str
+    place: Place
     linear: Linear
-    n_missing: int = 0
+    n_missing: int
 
     def count_down(self, convert: Convert) -> None:
         self.n_missing -= 1
         if self.n_missing == 0:
-            setattr(self.holder, self.name, convert(self.linear))
+            setattr(self.place.holder, self.place.attribute, convert(self.linear))
 
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """Where one tensor of the checkpoint goes: a weight, or a part of one."""
+    """Where one tensor of the checkpoint goes: a weight, or a part of one. offset: what is added to it."""
 
     tensor: torch.Tensor
     slot: _Slot | None = None
+    offset: float = 0.0
+
+    def fill(self, saved: torch.Tensor) -> None:
+        self.tensor.copy_(saved.float() + self.offset if self.offset else saved)
 
 
 def load_decoder(
-    folder: Path | str, dtype: torch.dtype, device: torch.device | str = "cpu", convert: Convert | None = None
+    folder: Path | str,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    convert: Convert | None = None,
+    max_model_len: int | None = None,
 ) -> Decoder:
     """Read a model: shapes first, on the meta device, then each tensor straight into its place in the fused weights.
 
     convert: what each linear becomes as soon as it is whole, so that a quantised model never lies in memory unquantised
     (None: it stays as it is). A tied head shares its weight with the embedding unless convert gives it one of its own.
+    max_model_len: positions that will be served, which some rotations depend on (None: the model's own).
 
     Raises FileNotFoundError without config.json or safetensors files, ValueError for an unsupported configuration,
     CheckpointError for a missing, unused or misshapen tensor.
     """
     folder = Path(folder)
-    decoder = Decoder(ModelConfig.from_folder(folder), dtype)
+    config = ModelConfig.from_folder(folder)
+    decoder = Decoder(config, dtype, config.max_position if max_model_len is None else max_model_len)
     convert = convert or _keep
     targets = _allocate(decoder, torch.device(device))
     decoder.n_parameters = sum(target.tensor.numel() for target in targets.values())
@@ -74,7 +83,7 @@ def load_decoder(
         if target.tensor.shape != tensor.shape:
             asked = list(target.tensor.shape)
             raise CheckpointError(f"{name} has shape {list(tensor.shape)}, config.json asks for {asked}")
-        target.tensor.copy_(tensor)
+        target.fill(tensor)
         if target.slot is not None:
             target.slot.count_down(convert)
     if targets:
@@ -94,62 +103,32 @@ def _keep(linear: Linear) -> Projection:
 
 def _allocate(decoder: Decoder, device: torch.device) -> dict[str, _Target]:
     """Give every weight memory; returns checkpoint names to the (slices of) weights that they fill."""
-    config = decoder.config
-
-    def vector(meta: torch.Tensor) -> torch.Tensor:
-        return torch.empty_like(meta, device=device)
-
-    decoder.embedding, decoder.final_norm = vector(decoder.embedding), vector(decoder.final_norm)
-    decoder.inv_freq = decoder.inv_freq.to(device)
-    targets = {
-        "model.embed_tokens.weight": _Target(decoder.embedding),
-        "model.norm.weight": _Target(decoder.final_norm),
-    }
-    if not config.is_tied:
-        head = Linear(torch.empty(config.vocab_size, config.hidden_size, device=device, dtype=decoder.dtype))
-        targets["lm_head.weight"] = _Target(head.weight, _Slot(decoder, "head", head, 1))
-    for index, layer in enumerate(decoder.layers):
-        for name, target in _allocate_layer(layer, config, device, decoder.dtype):
-            targets[f"model.layers.{index}.{name}"] = target
+    decoder.embedding = torch.empty_like(decoder.embedding, device=device)
+    decoder.ropes = [(inv_freq.to(device), factor) for inv_freq, factor in decoder.ropes]
+    targets = {"model.embed_tokens.weight": _Target(decoder.embedding)}
+    for place in places_of(decoder):
+        weight = getattr(place.holder, place.attribute)
+        if isinstance(weight, torch.Tensor):
+            vector = torch.empty_like(weight, device=device)
+            setattr(place.holder, place.attribute, vector)
+            targets[f"{place.parts[0].name}.weight"] = _Target(vector, offset=decoder.config.norm_offset)
+        else:
+            targets.update(_allocate_linear(place, weight, device))
     return targets
 
 
-def _allocate_layer(
-    layer: DecoderLayer, config: ModelConfig, device: torch.device, dtype: torch.dtype
-) -> Iterator[tuple[str, _Target]]:
-    """Allocate the weights of one layer, yielding (name within the layer, the part of a weight that it fills)."""
-    layer.input_norm = torch.empty_like(layer.input_norm, device=device)
-    layer.mlp_norm = torch.empty_like(layer.mlp_norm, device=device)
-    yield "input_layernorm.weight", _Target(layer.input_norm)
-    yield "post_attention_layernorm.weight", _Target(layer.mlp_norm)
-    if layer.q_norm is not None and layer.k_norm is not None:
-        layer.q_norm = torch.empty_like(layer.q_norm, device=device)
-        layer.k_norm = torch.empty_like(layer.k_norm, device=device)
-        yield "self_attn.q_norm.weight", _Target(layer.q_norm)
-        yield "self_attn.k_norm.weight", _Target(layer.k_norm)
-    hidden, middle = config.hidden_size, config.intermediate_size
-    query, key = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
-    for name, n_in, has_bias, parts in (
-        (
-            "qkv",
-            hidden,
-            config.has_qkv_bias,
-            {"self_attn.q_proj": query, "self_attn.k_proj": key, "self_attn.v_proj": key},
-        ),
-        ("output", query, config.has_output_bias, {"self_attn.o_proj": hidden}),
-        ("gate_up", hidden, config.has_mlp_bias, {"mlp.gate_proj": middle, "mlp.up_proj": middle}),
-        ("down", middle, config.has_mlp_bias, {"mlp.down_proj": hidden}),
-    ):
-        n_out = sum(parts.values())
-        weight = torch.empty(n_out, n_in, device=device, dtype=dtype)
-        linear = Linear(weight, torch.empty(n_out, device=device, dtype=dtype) if has_bias else None)
-        slot = _Slot(layer, name, linear, len(parts) * (1 + has_bias))
-        first = 0
-        for part, size in parts.items():
-            yield f"{part}.weight", _Target(weight[first : first + size], slot)
-            if linear.bias is not None:
-                yield f"{part}.bias", _Target(linear.bias[first : first + size], slot)
-            first += size
+def _allocate_linear(place: Place, meta: Linear, device: torch.device) -> Iterator[tuple[str, _Target]]:
+    """Yields (name, the rows that it fills)."""
+    bias = None if meta.bias is None else torch.empty_like(meta.bias, device=device)
+    linear = Linear(torch.empty_like(meta.weight, device=device), bias, meta.keeps_precision)
+    slot = _Slot(place, linear, len(place.parts) * (1 + (bias is not None)))
+    first = 0
+    for part in place.parts:
+        rows = slice(first, first + part.rows)
+        yield f"{part.name}.weight", _Target(linear.weight[rows], slot)
+        if bias is not None:
+            yield f"{part.name}.bias", _Target(bias[rows], slot)
+        first += part.rows
 
 
 def _read_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:

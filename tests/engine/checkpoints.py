@@ -1,4 +1,4 @@
-"""Tiny random checkpoints of the four families, as transformers saves them, with a small byte-level tokenizer and a
+"""Tiny random checkpoints of every family, as transformers saves them, with a small byte-level tokenizer and a
 chat template."""
 
 import json
@@ -8,15 +8,27 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen2MoeConfig,
+    Qwen2MoeForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
 )
 
 FAMILIES = {
@@ -24,7 +36,24 @@ FAMILIES = {
     "mistral": (MistralConfig, MistralForCausalLM),
     "qwen2": (Qwen2Config, Qwen2ForCausalLM),
     "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+    "phi3": (Phi3Config, Phi3ForCausalLM),
+    "gemma2": (Gemma2Config, Gemma2ForCausalLM),
+    "gemma3_text": (Gemma3TextConfig, Gemma3ForCausalLM),
+    "mixtral": (MixtralConfig, MixtralForCausalLM),
+    "qwen2_moe": (Qwen2MoeConfig, Qwen2MoeForCausalLM),
+    "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeForCausalLM),
 }
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "qwen3": {"head_dim": 16},
+    "mistral": {"sliding_window": None},
+    "phi3": {"original_max_position_embeddings": 512},
+    "gemma2": {"head_dim": 24, "query_pre_attn_scalar": 20, "sliding_window": 9},
+    "gemma3_text": {"head_dim": 24, "query_pre_attn_scalar": 20, "sliding_window": 9},
+    "mixtral": {"num_local_experts": 4},
+    "qwen2_moe": {"num_experts": 5, "moe_intermediate_size": 40, "shared_expert_intermediate_size": 56},
+    "qwen3_moe": {"head_dim": 16, "num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 40},
+}
+"""What a family's tiny checkpoint needs besides the common settings."""
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|tools|>"]
 END_ID = SPECIAL_TOKENS.index("<|im_end|>")
 CHAT_TEMPLATE = """\
@@ -103,11 +132,7 @@ def build_checkpoint(
         "initializer_range": 0.15,
         "tie_word_embeddings": False,
     }
-    if family == "qwen3":
-        settings["head_dim"] = 16
-    if family == "mistral":
-        settings["sliding_window"] = None
-    settings |= overrides
+    settings |= DEFAULTS.get(family, {}) | overrides
     generator_state = torch.random.get_rng_state()
     torch.manual_seed(seed)
     model = model_class(config_class(**settings)).eval()

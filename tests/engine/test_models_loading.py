@@ -42,7 +42,8 @@ def test_fused_weights_hold_the_parts_in_order(folder: Path) -> None:
     attention = [saved[f"model.layers.1.self_attn.{name}_proj.weight"] for name in "qkv"]
     assert torch.equal(weight_of(decoder.layers[1].qkv), torch.cat(attention))
     mlp = [saved[f"model.layers.0.mlp.{name}_proj.weight"] for name in ("gate", "up")]
-    assert torch.equal(weight_of(decoder.layers[0].gate_up), torch.cat(mlp))
+    gate_up, _ = decoder.layers[0].mlp.projections
+    assert torch.equal(weight_of(gate_up), torch.cat(mlp))
     assert decoder.n_parameters == sum(tensor.numel() for tensor in saved.values())
 
 
@@ -57,7 +58,7 @@ def test_shards_load_like_a_single_file(tmp_path: Path) -> None:
 
 def test_weights_are_cast_to_the_dtype_asked_for(folder: Path) -> None:
     decoder = load_decoder(folder, torch.bfloat16)
-    assert weight_of(decoder.layers[0].down).dtype == torch.bfloat16
+    assert all(weight_of(projection).dtype == torch.bfloat16 for projection in decoder.projections)
 
 
 def test_a_missing_tensor_is_named(folder: Path) -> None:
@@ -113,14 +114,17 @@ def test_files_that_are_absent_broken_or_elsewhere_are_named(folder: Path) -> No
             load_decoder(folder, torch.float32)
 
 
-def test_a_linear_is_converted_once_it_is_whole(folder: Path) -> None:
-    plain, seen = load_decoder(folder, torch.float32), list[torch.Tensor]()
+@pytest.mark.parametrize(("family", "n_per_layer"), [("qwen3", 4), ("phi3", 4), ("qwen2_moe", 2 + 1 + 5 * 2 + 3)])
+def test_a_linear_is_converted_once_it_is_whole(family: str, n_per_layer: int, tmp_path: Path) -> None:
+    build_checkpoint(tmp_path, family)
+    plain, seen = load_decoder(tmp_path, torch.float32), list[Linear]()
 
     def halve(linear: Linear) -> Projection:
-        seen.append(linear.weight)
+        seen.append(linear)
         return Linear(linear.weight / 2, linear.bias)
 
-    halved = load_decoder(folder, torch.float32, convert=halve)
-    assert len(seen) == len(list(plain.projections)) == 4 * len(plain.layers) + 1
+    halved = load_decoder(tmp_path, torch.float32, convert=halve)
+    assert len(seen) == len(list(plain.projections)) == n_per_layer * len(plain.layers) + 1
+    assert sum(linear.keeps_precision for linear in seen) == (2 * len(plain.layers) if family == "qwen2_moe" else 0)
     for one, other in zip(plain.projections, halved.projections, strict=True):
         assert torch.equal(weight_of(one), 2 * weight_of(other))

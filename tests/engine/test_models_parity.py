@@ -18,6 +18,19 @@ LLAMA3_ROPE = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+YARN_ROPE = {
+    "rope_type": "yarn",
+    "rope_theta": 10_000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 128,
+}
+# transformers picks the factors by the sequence in hand, the engine by its length: they agree where both are one list.
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10_000.0,
+    "short_factor": [1.0 + 0.25 * i for i in range(8)],
+    "long_factor": [1.0 + 0.25 * i for i in range(8)],
+}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-gqa": ("llama", {}),
     "llama-mha-tied": ("llama", {"num_key_value_heads": 4, "tie_word_embeddings": True}),
@@ -43,6 +56,32 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
         },
     ),
+    "llama-yarn": ("llama", {"rope_parameters": YARN_ROPE}),
+    "phi3-fused": ("phi3", {"sliding_window": 12}),
+    "phi3-longrope": ("phi3", {"rope_parameters": LONGROPE, "original_max_position_embeddings": 30}),
+    "gemma2-mixed": ("gemma2", {}),
+    "gemma2-tightly-capped": ("gemma2", {"attn_logit_softcapping": 1.5, "final_logit_softcapping": 2.0}),
+    "gemma2-uncapped-biased": (
+        "gemma2",
+        {"attn_logit_softcapping": None, "final_logit_softcapping": None, "attention_bias": True},
+    ),
+    "gemma3-two-thetas": ("gemma3_text", {"sliding_window_pattern": 3}),
+    "gemma3-stretched": (
+        "gemma3_text",
+        {
+            "layer_types": ["sliding_attention", "full_attention", "full_attention"],
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1_000_000.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 20.0},
+            },
+        },
+    ),
+    "mixtral": ("mixtral", {}),
+    "mixtral-window": ("mixtral", {"sliding_window": 8, "num_experts_per_tok": 3}),
+    "qwen2-moe-shared": ("qwen2_moe", {"norm_topk_prob": True}),
+    "qwen2-moe-some-dense": ("qwen2_moe", {"mlp_only_layers": [1], "num_experts_per_tok": 2}),
+    "qwen3-moe": ("qwen3_moe", {}),
+    "qwen3-moe-every-second": ("qwen3_moe", {"norm_topk_prob": True, "decoder_sparse_step": 2}),
 }
 
 
