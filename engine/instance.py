@@ -10,14 +10,14 @@ import torch
 from engine.blocks import BlockPool, root_key
 from engine.config import SchedulerConfig
 from engine.constrain import GrammarFault, GuardedMatcher, TokenMatcher
-from engine.cost_model import CostModel, StepCost
+from engine.cost_model import CostModel
 from engine.detokenizer import IncrementalDecoder
 from engine.draws import StepDraws
 from engine.generation import Generation
 from engine.heartbeat import Pulse
 from engine.messages import Event, Failed, ModelInfo, Prepare, Prepared, Submit, failed
 from engine.pair_config import InstanceOptions
-from engine.plan import Accepted, Row, StepPlan, StepResult
+from engine.plan import Accepted, Row, StepResult
 from engine.request import EngineError, FinishReason, Request, RequestRefused
 from engine.runner import ModelRunner, RunnerOutput
 from engine.sampler import check_token_ids
@@ -166,7 +166,7 @@ class ModelInstance:
         plan = self.scheduler.schedule()
         if plan is None:
             return []
-        cost = self._cost(plan)
+        cost = self.cost_model.step(plan.rows)
         pulse.beat((self._client_id(row.request_id) for row in plan.rows), self.cost_model.seconds(cost))
         scheduled = time.perf_counter()
         output = self._runner.run(plan)
@@ -337,14 +337,6 @@ class ModelInstance:
         """What the client calls a request: a generation that continues a prefill has an id of its own."""
         generation = self._generations.get(request_id)
         return request_id if generation is None else generation.id
-
-    def _cost(self, plan: StepPlan) -> StepCost:
-        return self.cost_model.step(
-            n_tokens=plan.n_tokens,
-            n_pairs=sum(row.n * row.start + row.n * (row.n + 1) // 2 for row in plan.rows),
-            n_keys=sum(row.start + row.n for row in plan.rows),
-            n_logits=sum(row.n_logits for row in plan.rows),
-        )
 
     def _drain_s(self, n_tokens: int) -> float:
         return self.cost_model.drain_s(n_tokens, self.scheduler.config.token_budget)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import torch
 
+from engine.calibration import calibrate
 from engine.config import CacheConfig, EngineConfig, resolve_dtype
 from engine.constrain import Compiler, ConstraintCompiler
 from engine.core import EngineCore
-from engine.cost_model import CostModel
+from engine.cost_model import CostModel, WeightBytes
 from engine.instance import ModelInstance
 from engine.messages import ModelInfo, Ready
 from engine.models.config import ModelConfig
@@ -109,10 +110,14 @@ def _load_instance(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype_name = resolve_dtype(config.dtype, device)
     dtype: torch.dtype = getattr(torch, dtype_name)
-    decoder = load_decoder(config.path, dtype, device, max_model_len=config.max_model_len)
+    convert = converter(config.quantize, dtype, torch.device(device), is_invariant=config.invariant)
+    decoder = load_decoder(config.path, dtype, device, convert, config.max_model_len)
     model = decoder.config
-    runner = ModelRunner(model, decoder, config.cache, config.pooled_layers(model))
-    cost_model = CostModel(model, weight_itemsize=dtype.itemsize, kv_itemsize=dtype.itemsize)
+    runner = ModelRunner(model, decoder, config.cache, config.pooled_layers(model), is_invariant=config.invariant)
+    *layers, head = (projection.n_bytes for projection in decoder.projections)
+    weights = WeightBytes(sum(layers), head)
+    cost_model = CostModel(model, weights, itemsize=dtype.itemsize, block_size=runner.block_size)
+    calibrate(runner, cost_model, options.calibrate_s)
     info = ModelInfo(
         name=name,
         path=str(config.path),

@@ -11,13 +11,15 @@ __all__ = ["InstanceOptions", "PairConfig"]
 class InstanceOptions:
     """forced_tokens: commit what a grammar leaves no choice about without sampling it (the output is the same either
     way). prefix_cache: share the pages of equal prefixes. max_hold_s: after that long a prepared request that nobody
-    submits is released. max_draft: most tokens of a draft.
+    submits is released. max_draft: most tokens of a draft. calibrate_s: about so long the first steps of a model are
+    measured while it loads (0: predictions begin with a guess).
     """
 
     forced_tokens: bool = True
     prefix_cache: bool = True
     max_hold_s: float = 120.0
     max_draft: int = 8
+    calibrate_s: float = 1.5
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,8 @@ def build_core(
     **options: Any,
 ) -> EngineCore:
     """A core with one instance for each config."""
-    pair = PairConfig(dict(zip(names, configs, strict=True)), torch_threads=1, options=InstanceOptions(**options))
+    chosen = InstanceOptions(**({"calibrate_s": 0.0} | options))
+    pair = PairConfig(dict(zip(names, configs, strict=True)), torch_threads=1, options=chosen)
     return load_engine(pair, proposers).core
 
 
