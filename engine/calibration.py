@@ -1,0 +1,62 @@
+"""Measures a model's first steps, so that predictions are right before the first request comes."""
+
+import time
+from collections.abc import Iterator
+
+from engine.cost_model import CostModel, StepCost
+from engine.plan import Row, StepPlan
+from engine.runner import ModelRunner
+
+__all__ = ["calibrate"]
+
+DECODES = ((1, 64), (4, 64), (16, 256), (32, 64))
+"""Rows of a decode step and their context."""
+CHUNKS = ((8, 0), (16, 0), (64, 0), (64, 512), (256, 0), (512, 0))
+"""Tokens of a prompt chunk, and the position where it starts."""
+
+
+def calibrate(runner: ModelRunner, cost_model: CostModel, limit_s: float) -> int:
+    """Fit the cost model to steps that are run now, in about `limit_s` seconds; returns how many kinds were measured.
+
+    A kind of step that would not fit into what is left of the time, by what is known then, is left out: a slow model
+    is measured by its smallest steps alone, and a limit of 0 measures nothing. Every page that was written is cleared,
+    so nothing of it is left; call it before the first request.
+    """
+    began = time.perf_counter()
+    usable = spare = runner.n_blocks - 1  # the last page stays as it is, to clear the others with
+    measured: list[tuple[StepCost, float]] = []
+    used = 0
+    for plan in _plans(runner, usable) if limit_s > 0 else ():
+        cost = cost_model.step(plan.rows)
+        left = limit_s - (time.perf_counter() - began)
+        if measured and 2 * cost_model.seconds(cost) > left:
+            continue
+        used = max(used, 1 + max(page for row in plan.rows for page in row.block_table))
+        first = _seconds(runner, plan)
+        # The first run of a shape also prepares kernels for it; where even that is cheap, it does not count.
+        seconds = min(first, _seconds(runner, plan)) if not measured or 2 * first < left else first
+        measured.append((cost, seconds))
+        cost_model.calibrate(measured)
+    runner.copy_blocks([spare] * used, list(range(used)))
+    return len(measured)
+
+
+def _plans(runner: ModelRunner, usable: int) -> Iterator[StepPlan]:
+    """The smallest steps first, decodes and chunks by turns; what has no room in the cache is left out."""
+    shapes = [[(context - 1, 1)] * n_rows for n_rows, context in DECODES] + [[(start, n)] for n, start in CHUNKS]
+    for shape in sorted(shapes, key=lambda rows: sum(n for _, n in rows)):
+        needed = [-(-(start + n) // runner.block_size) for start, n in shape]
+        if max(needed) <= usable:
+            rows, first = [], 0
+            for index, ((start, n), n_blocks) in enumerate(zip(shape, needed, strict=True)):
+                table = tuple((first + i) % usable for i in range(n_blocks))
+                tokens = tuple(i % runner.config.vocab_size for i in range(n))
+                rows.append(Row(f"calibration {index}", start, tokens, table, n_logits=1))
+                first += n_blocks
+            yield StepPlan(0, tuple(rows))
+
+
+def _seconds(runner: ModelRunner, plan: StepPlan) -> float:
+    began = time.perf_counter()
+    runner.run(plan)
+    return time.perf_counter() - began
