@@ -19,6 +19,7 @@ from engine.messages import ModelInfo, Ready
 from engine.models.config import ModelConfig
 from engine.models.loading import load_decoder
 from engine.pair_config import InstanceOptions, PairConfig
+from engine.quantization import converter
 from engine.runner import ModelRunner
 from engine.speculation.proposer import Proposer
 from engine.tokenizer import Tokenizer
