@@ -24,7 +24,7 @@ def kernels_for(device: torch.device, dtype: torch.dtype = torch.float32, *, is_
     if device.type == "cpu":
         library = native.library_for(dtype)
         if library is not None:
-            return native.build(library, few_queries=None if is_invariant else native.FEW_QUERIES)
+            return native.build(library)
         return Kernels(
             rms_norm=cpu.rms_norm,
             add_rms_norm=cpu.add_rms_norm,

@@ -12,9 +12,6 @@ from kernels.native.library import AttentionShape, NativeLibrary, StepRow
 
 __all__ = ["NativeAttention", "build", "library_for"]
 
-FEW_QUERIES = 16
-"""Rows with more queries than this are attended to by torch, whose tiles over queries and keys are then faster."""
-
 
 @functools.cache
 def library_for(dtype: torch.dtype) -> NativeLibrary | None:
@@ -23,8 +20,8 @@ def library_for(dtype: torch.dtype) -> NativeLibrary | None:
     return None if path is None or dtype not in (torch.float32, torch.bfloat16) else NativeLibrary(path, dtype)
 
 
-def build(library: NativeLibrary, *, few_queries: int | None = FEW_QUERIES) -> Kernels:
-    """The kernels of a CPU. few_queries: None computes all attention in C, to the same bits in any batch."""
+def build(library: NativeLibrary) -> Kernels:
+    """The kernels of a CPU. All of them give a row the same bits in any batch."""
     return Kernels(
         rms_norm=library.rms_norm,
         add_rms_norm=library.add_rms_norm,
@@ -34,7 +31,7 @@ def build(library: NativeLibrary, *, few_queries: int | None = FEW_QUERIES) -> K
         sample=cpu.sample,
         accept_chain=reference.accept_chain,
         prepare_slots=_keep_slots,
-        prepare_attention=functools.partial(NativeAttention, library, few_queries),
+        prepare_attention=functools.partial(NativeAttention, library),
     )
 
 
@@ -44,46 +41,29 @@ def _keep_slots(slots: torch.Tensor, n_kv_heads: int, block_size: int) -> torch.
 
 
 class NativeAttention:
-    """Attention of one step, for all its layers. See reference.paged_attention.
-
-    Rows of few queries are read in place, out of their pages. Rows of many go to torch, which gathers their pages once.
-    """
+    """Attention of one step, for all its layers, over keys and values that stay in their pages. See
+    reference.paged_attention."""
 
     def __init__(
         self,
         library: NativeLibrary,
-        few_queries: int | None,
         batch: RaggedBatch,
         n_kv_heads: int,
         scale: float,
-        device: torch.device,
+        device: torch.device,  # noqa: ARG002 - the signature of kernel_set.Kernels.prepare_attention
         softcap: float | None = None,
     ) -> None:
         self._library, self._n_kv_heads, self._scale, self._softcap = library, n_kv_heads, scale, softcap
-        self._block_size = batch.block_size
-        # StepBatch sorts rows by their number of queries, so those with few come first.
-        n_few = sum(few_queries is None or n <= few_queries for n in batch.query_lens)
-        self._n_tokens = sum(batch.query_lens[:n_few])
-        tables = [table for row in range(n_few) for table in batch.block_tables[row][: batch.n_pages(row)]]
+        self._block_size, n_rows = batch.block_size, len(batch.query_lens)
+        tables = [page for row in range(n_rows) for page in batch.block_tables[row][: batch.n_pages(row)]]
         self._tables = torch.tensor(tables, dtype=torch.int32)
-        self._rows, address, first = (StepRow * n_few)(), self._tables.data_ptr(), 0
-        for row in range(n_few):
-            n, context = batch.query_lens[row], batch.context_lens[row]
+        self._rows, address, first = (StepRow * n_rows)(), self._tables.data_ptr(), 0
+        for row, (n, context) in enumerate(zip(batch.query_lens, batch.context_lens, strict=True)):
             self._rows[row] = StepRow(first, n, context, address)
-            first, address = first + n, address + 4 * batch.n_pages(row)
-        many = RaggedBatch(
-            batch.query_lens[n_few:], batch.context_lens[n_few:], batch.block_tables[n_few:], batch.block_size
-        )
-        self._many = cpu.PagedAttention(many, n_kv_heads, scale, device, softcap) if many.query_lens else None
+            first, address = first + n, address + self._tables.itemsize * batch.n_pages(row)
 
     def __call__(self, q: torch.Tensor, pages: torch.Tensor, window: int | None) -> torch.Tensor:
         """q [n, heads, d], pages of one layer, to [n, heads, d]."""
-        if self._many is None:
-            return self._few(q, pages, window)
-        many = self._many(q[self._n_tokens :], pages, window)
-        return torch.cat((self._few(q[: self._n_tokens], pages, window), many)) if self._n_tokens else many
-
-    def _few(self, q: torch.Tensor, pages: torch.Tensor, window: int | None) -> torch.Tensor:
         shape = AttentionShape(
             q.shape[1], self._n_kv_heads, q.shape[2], self._block_size, window or 0, self._scale, self._softcap or 0.0
         )

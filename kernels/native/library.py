@@ -19,6 +19,7 @@ _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "rms_norm": ([_POINTER] * 3 + [_INT] * 2 + [_FLOAT, _INT], None),
     "add_rms_norm": ([_POINTER] * 5 + [_INT] * 2 + [_FLOAT, _INT], None),
     "silu_and_mul": ([_POINTER] * 2 + [_INT] * 3, None),
+    "gelu_tanh_and_mul": ([_POINTER] * 2 + [_INT] * 3, None),
     "rope_and_cache": ([_POINTER] * 8 + [_INT] * 5 + [_FLOAT, _INT], None),
 }
 
@@ -176,9 +177,16 @@ class NativeLibrary:
 
     def silu_and_mul(self, gate_up: torch.Tensor) -> torch.Tensor:
         """[n, 2 d] to [n, d]."""
+        return self._gate("silu_and_mul", gate_up)
+
+    def gelu_tanh_and_mul(self, gate_up: torch.Tensor) -> torch.Tensor:
+        """[n, 2 d] to [n, d]."""
+        return self._gate("gelu_tanh_and_mul", gate_up)
+
+    def _gate(self, name: str, gate_up: torch.Tensor) -> torch.Tensor:
         n, double = gate_up.shape
         out = gate_up.new_empty(n, double // 2)
-        self._functions["silu_and_mul"](gate_up.data_ptr(), out.data_ptr(), n, double // 2, torch.get_num_threads())
+        self._functions[name](gate_up.data_ptr(), out.data_ptr(), n, double // 2, torch.get_num_threads())
         return out
 
     def rope_and_cache(

@@ -1,114 +1,158 @@
-/* attention.c for one element type: ELEMENT, LANES16(mask, p) to 16 floats, STORE16(mask, p, floats), and for the products of keys
- * WIDTH, VECTOR, LOAD(n, p), DOT(acc, a, b) as in linear_tile.inc.h; SUFFIX names the function. */
+/* attention.c for one element type:
+ *
+ *   SUFFIX            names the functions
+ *   ELEMENT           type of q, K, V and out
+ *   PER_WORD          elements in a word of 32 bits
+ *   DOT(acc, a, b)    16 floats plus the products of the elements of 16 words
+ *   STORE16(mask, p, floats)  16 floats as elements
+ *   PACK              pack_values of this type */
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
 
-/* Scores of 16 keys with one query; d: head size. */
-INLINE __m512 JOIN(scores_, SUFFIX)(const ELEMENT *q, const ELEMENT *const keys[16], int d) {
-  __m512 acc[16];
-#pragma GCC unroll 16
-  for (int j = 0; j < 16; j++) acc[j] = _mm512_setzero_ps();
-  for (int at = 0; at < d; at += WIDTH) {
-    const int n = d - at < WIDTH ? d - at : WIDTH;
-    const VECTOR a = LOAD(n, q + at);
-#pragma GCC unroll 16
-    for (int j = 0; j < 16; j++) acc[j] = DOT(acc[j], a, LOAD(n, keys[j] + at));
-  }
-  return sum_lanes_16(acc);
-}
-
-/* out[r][at … at+64) += sum over keys of weights[r][key] * values[key][at … at+64), for `rows` queries; masks: of 16 dims each. */
-INLINE void JOIN(weigh_, SUFFIX)(const int rows, const step_row *row, const ELEMENT *values, size_t page_stride, int block_size, int first,
-                                 int end, const float *weights, size_t weight_stride, const float *inverse, ELEMENT *const *out, int d, int at) {
-  __m512 acc[4][4];
-  __mmask16 masks[4];
+/* Scores of the chunk's keys with up to 4 query vectors, two tiles of 16 keys at a time: into scores[r * stride + key - first]. */
+INLINE void JOIN(score_, SUFFIX)(const int rows, const uint32_t *const *q, const uint32_t *keys, float *scores, size_t stride, int n_tiles,
+                                 int words) {
+  for (int tile = 0; tile < n_tiles; tile += 2) {
+    const uint32_t *one = keys + (size_t)tile * words * 16, *two = tile + 1 < n_tiles ? one + words * 16 : one;
+    __m512 acc[4][2];
 #pragma GCC unroll 4
-  for (int j = 0; j < 4; j++) {
-    masks[j] = d - at > 16 * j ? first_lanes16(d - at - 16 * j) : 0;
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; r++) acc[r][j] = _mm512_setzero_ps();
-  }
-  for (int key = first; key < end;) {
-    const int offset = key % block_size, until = key - offset + block_size < end ? key - offset + block_size : end;
-    const ELEMENT *value = values + row->table[key / block_size] * page_stride + (size_t)offset * d + at;
-    for (; key < until; key++, value += d) {
-      __m512 v[4];
-#pragma GCC unroll 4
-      for (int j = 0; j < 4; j++) v[j] = LANES16(masks[j], value + 16 * j);
+    for (int r = 0; r < rows; r++) acc[r][0] = acc[r][1] = _mm512_setzero_ps();
+    for (int w = 0; w < words; w++) {
+      const __m512i a = _mm512_load_si512(one + w * 16), b = _mm512_load_si512(two + w * 16);
 #pragma GCC unroll 4
       for (int r = 0; r < rows; r++) {
-        const __m512 weight = _mm512_set1_ps(weights[r * weight_stride + key]);
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) acc[r][j] = _mm512_fmadd_ps(weight, v[j], acc[r][j]);
+        const __m512i word = _mm512_set1_epi32((int)q[r][w]);
+        acc[r][0] = DOT(acc[r][0], word, a);
+        acc[r][1] = DOT(acc[r][1], word, b);
       }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) {
+      _mm512_storeu_ps(scores + r * stride + tile * 16, acc[r][0]);
+      if (tile + 1 < n_tiles) _mm512_storeu_ps(scores + r * stride + tile * 16 + 16, acc[r][1]);
+    }
+  }
+}
+
+/* sums[r][64 dims] += weights times values, over the words of a chunk, for up to 4 query vectors. */
+INLINE void JOIN(weigh_, SUFFIX)(const int rows, const uint32_t *weights, size_t stride, const uint32_t *values, size_t value_stride, int words,
+                                 float *sums, size_t sum_stride) {
+  __m512 acc[4][4];
+#pragma GCC unroll 4
+  for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) acc[r][j] = _mm512_load_ps(sums + r * sum_stride + 16 * j);
+  for (int w = 0; w < words; w++) {
+    __m512i v[4];
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) v[j] = _mm512_load_si512(values + w * value_stride + 16 * j);
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) {
+      const __m512i weight = _mm512_set1_epi32((int)weights[r * stride + w]);
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; j++) acc[r][j] = DOT(acc[r][j], weight, v[j]);
     }
   }
 #pragma GCC unroll 4
   for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
-    for (int j = 0; j < 4; j++) STORE16(masks[j], out[r] + at + 16 * j, _mm512_mul_ps(acc[r][j], _mm512_set1_ps(inverse[r])));
+    for (int j = 0; j < 4; j++) _mm512_store_ps(sums + r * sum_stride + 16 * j, acc[r][j]);
+}
+
+/* Where the keys or values of tile … tile+15 lie; NULL for positions that nothing sees (behind the window, or to come). */
+INLINE void JOIN(locate_, SUFFIX)(const ELEMENT *of[16], const ELEMENT *base, size_t page_stride, const step_row *row, int tile, int seen,
+                                  int end, const attention_shape *shape) {
+  for (int j = 0; j < 16; j++) {
+    const int key = tile + j;
+    of[j] = key < seen || key >= end ? NULL
+                                     : base + row->table[key / shape->block_size] * page_stride + (size_t)(key % shape->block_size) * shape->head_dim;
+  }
+}
+
+/* Keys to words: out[word][16 keys]. */
+INLINE void JOIN(pack_keys_, SUFFIX)(const ELEMENT *const of[16], uint32_t *out, int words) {
+  for (int at = 0; at < words; at += 16) {
+    const __mmask16 mask = first_lanes16(words - at);
+    __m512i v[16];
+#pragma GCC unroll 16
+    for (int j = 0; j < 16; j++) v[j] = of[j] ? _mm512_maskz_loadu_epi32(mask, (const uint32_t *)of[j] + at) : _mm512_setzero_si512();
+    transpose_16(v);
+    const int n = words - at < 16 ? words - at : 16;
+    for (int w = 0; w < n; w++) _mm512_store_si512(out + (size_t)(at + w) * 16, v[w]);
+  }
 }
 
 /* One KV head of one row, queries [from, from + n): all query heads that share it. */
 static void JOIN(attend_item_, SUFFIX)(const ELEMENT *q, size_t q_stride, const ELEMENT *pages, const step_row *row, int head, int from, int n,
-                                       ELEMENT *out, const attention_shape *shape, float *scratch) {
-  const int d = shape->head_dim, block_size = shape->block_size, group = shape->n_heads / shape->n_kv_heads;
-  const size_t head_stride = (size_t)block_size * d, page_stride = 2 * shape->n_kv_heads * head_stride;
+                                       ELEMENT *out, const attention_shape *shape, char *scratch) {
+  const int d = shape->head_dim, group = shape->n_heads / shape->n_kv_heads, key_words = d / PER_WORD;
+  const size_t head_stride = (size_t)shape->block_size * d, page_stride = 2 * shape->n_kv_heads * head_stride;
   const ELEMENT *keys = pages + head * head_stride, *values = keys + shape->n_kv_heads * head_stride;
   const int position = row->context - row->n_queries + from; /* of the first query */
   const int end = position + n;                              /* of the keys that the last query sees */
   const int seen = shape->window > 0 && shape->window <= position ? position - shape->window + 1 : 0;
   const int first = seen & ~15; /* tiles begin at multiples of 16, whatever the pages */
-  const size_t stride = (size_t)((end - first + 15) & ~15);
-  const int vectors = n * group;
-  float *most = scratch, *inverse = scratch + vectors;
-  float *scores = scratch + 2 * vectors - first; /* scores[v * stride + key] */
-  for (int v = 0; v < vectors; v++) most[v] = -INFINITY;
-  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  for (int tile = first; tile < end; tile += 16) {
-    const ELEMENT *of[16];
-    for (int j = 0; j < 16; j++) {
-      int key = tile + j < end ? tile + j : end - 1;
-      if (key < seen) key = seen; /* pages behind the window may be gone */
-      of[j] = keys + row->table[key / block_size] * page_stride + (size_t)(key % block_size) * d;
+  const int vectors = n * group, dims = (d + 63) & ~63;
+  const scratch_parts part = divide_scratch(scratch, vectors, end - first, dims);
+  const uint32_t *query[4];
+
+  for (int v = 0; v < vectors; v++) part.most[v] = -INFINITY;
+  for (int chunk = first; chunk < end; chunk += CHUNK) {
+    const int n_tiles = ((end - chunk < CHUNK ? end - chunk : CHUNK) + 15) / 16;
+    for (int tile = 0; tile < n_tiles; tile++) {
+      const ELEMENT *of[16];
+      JOIN(locate_, SUFFIX)(of, keys, page_stride, row, chunk + 16 * tile, seen, end, shape);
+      JOIN(pack_keys_, SUFFIX)(of, part.packed + (size_t)tile * key_words * 16, key_words);
     }
-    const __m512i at = _mm512_add_epi32(_mm512_set1_epi32(tile), lane);
-    for (int v = 0; v < vectors; v++) {
-      const int query = position + v / group;
-      const ELEMENT *vector = q + (size_t)(row->first_token + from + v / group) * q_stride + (size_t)(head * group + v % group) * d;
-      __m512 s = _mm512_mul_ps(JOIN(scores_, SUFFIX)(vector, of, d), _mm512_set1_ps(shape->scale));
-      if (shape->softcap > 0) s = soft_cap(s, shape->softcap);
-      __mmask16 visible = _mm512_cmple_epi32_mask(at, _mm512_set1_epi32(query));
-      if (shape->window > 0) visible &= _mm512_cmpgt_epi32_mask(at, _mm512_set1_epi32(query - shape->window));
-      s = _mm512_mask_blend_ps(visible, _mm512_set1_ps(-INFINITY), s);
-      _mm512_storeu_ps(scores + v * stride + tile, s);
-      const float high = _mm512_reduce_max_ps(s);
-      if (high > most[v]) most[v] = high;
+    for (int v = 0; v < vectors; v += 4) {
+      const int rows = vectors - v < 4 ? vectors - v : 4;
+      float *scores = part.scores + v * part.stride + chunk - first;
+      for (int r = 0; r < rows; r++)
+        query[r] = (const uint32_t *)(q + (size_t)(row->first_token + from + (v + r) / group) * q_stride + (size_t)(head * group + (v + r) % group) * d);
+      if (rows == 4) JOIN(score_, SUFFIX)(4, query, part.packed, scores, part.stride, n_tiles, key_words);
+      if (rows == 3) JOIN(score_, SUFFIX)(3, query, part.packed, scores, part.stride, n_tiles, key_words);
+      if (rows == 2) JOIN(score_, SUFFIX)(2, query, part.packed, scores, part.stride, n_tiles, key_words);
+      if (rows == 1) JOIN(score_, SUFFIX)(1, query, part.packed, scores, part.stride, n_tiles, key_words);
+      for (int r = 0; r < rows; r++)
+        finish_scores(scores + r * part.stride, part.most + v + r, n_tiles, chunk, position + (v + r) / group, shape);
     }
   }
   for (int v = 0; v < vectors; v++) {
+    float *scores = part.scores + v * part.stride;
+    ELEMENT *weights = (ELEMENT *)scores; /* in place: never wider than the scores they come from */
     __m512 total = _mm512_setzero_ps();
-    for (int tile = first; tile < end; tile += 16) {
-      float *p = scores + v * stride + tile;
-      const __m512 weight = exp_neg(_mm512_sub_ps(_mm512_loadu_ps(p), _mm512_set1_ps(most[v])));
-      _mm512_storeu_ps(p, weight);
+    for (int key = 0; key < end - first; key += 16) {
+      const __m512 weight = exp_neg(_mm512_sub_ps(_mm512_loadu_ps(scores + key), _mm512_set1_ps(part.most[v])));
+      STORE16((__mmask16)-1, weights + key, weight);
       total = _mm512_add_ps(total, weight);
     }
-    inverse[v] = 1.0f / _mm512_reduce_add_ps(total);
+    part.inverse[v] = 1.0f / _mm512_reduce_add_ps(total);
   }
-  for (int v = 0; v < vectors; v += 4) {
-    ELEMENT *to[4];
-    const int rows = vectors - v < 4 ? vectors - v : 4;
-    for (int r = 0; r < rows; r++)
-      to[r] = out + ((size_t)(row->first_token + from + (v + r) / group) * shape->n_heads + head * group + (v + r) % group) * d;
-    for (int at = 0; at < d; at += 64) {
-#define WEIGH(n) JOIN(weigh_, SUFFIX)(n, row, values, page_stride, block_size, seen, end, scores + v * stride, stride, inverse + v, to, d, at)
-      if (rows == 4) WEIGH(4);
-      if (rows == 3) WEIGH(3);
-      if (rows == 2) WEIGH(2);
-      if (rows == 1) WEIGH(1);
-#undef WEIGH
+  memset(part.sums, 0, (size_t)vectors * dims * sizeof(float));
+  for (int chunk = first; chunk < end; chunk += CHUNK) {
+    const int n_tiles = ((end - chunk < CHUNK ? end - chunk : CHUNK) + 15) / 16;
+    for (int tile = 0; tile < n_tiles; tile++) {
+      const ELEMENT *of[16];
+      JOIN(locate_, SUFFIX)(of, values, page_stride, row, chunk + 16 * tile, seen, end, shape);
+      PACK(of, part.packed + (size_t)tile * 16 / PER_WORD * dims, d, dims);
     }
+    const int words = n_tiles * 16 / PER_WORD;
+    for (int v = 0; v < vectors; v += 4) {
+      const int rows = vectors - v < 4 ? vectors - v : 4;
+      const uint32_t *weights = (const uint32_t *)(part.scores + v * part.stride) + (chunk - first) / PER_WORD;
+      for (int at = 0; at < dims; at += 64) {
+        float *sums = part.sums + (size_t)v * dims + at;
+        if (rows == 4) JOIN(weigh_, SUFFIX)(4, weights, part.stride, part.packed + at, dims, words, sums, dims);
+        if (rows == 3) JOIN(weigh_, SUFFIX)(3, weights, part.stride, part.packed + at, dims, words, sums, dims);
+        if (rows == 2) JOIN(weigh_, SUFFIX)(2, weights, part.stride, part.packed + at, dims, words, sums, dims);
+        if (rows == 1) JOIN(weigh_, SUFFIX)(1, weights, part.stride, part.packed + at, dims, words, sums, dims);
+      }
+    }
+  }
+  for (int v = 0; v < vectors; v++) {
+    ELEMENT *to = out + ((size_t)(row->first_token + from + v / group) * shape->n_heads + head * group + v % group) * d;
+    for (int at = 0; at < d; at += 16)
+      STORE16(first_lanes16(d - at), to + at, _mm512_mul_ps(_mm512_load_ps(part.sums + (size_t)v * dims + at), _mm512_set1_ps(part.inverse[v])));
   }
 }
 
@@ -116,27 +160,30 @@ static void JOIN(attend_item_, SUFFIX)(const ELEMENT *q, size_t q_stride, const 
  * head_dim]. Returns 0, or 1 where memory is out. */
 int JOIN(paged_attention_, SUFFIX)(const ELEMENT *q, size_t q_stride, const ELEMENT *pages, const step_row *rows, int n_rows,
                                    const attention_shape *shape, ELEMENT *out, int threads) {
-  const int group = shape->n_heads / shape->n_kv_heads;
-  const int per_item = group >= QUERY_VECTORS ? 1 : QUERY_VECTORS / group; /* queries of a work item */
-  int n_items = 0, longest = 0;
+  const int group = shape->n_heads / shape->n_kv_heads, dims = (shape->head_dim + 63) & ~63;
+  int n_items = 0;
+  size_t scratch_size = 0;
   for (int r = 0; r < n_rows; r++) {
+    const int per_item = queries_per_item(rows + r, group);
     n_items += (rows[r].n_queries + per_item - 1) / per_item * shape->n_kv_heads;
-    if (rows[r].context > longest) longest = rows[r].context;
+    const size_t size = scratch_bytes(per_item * group, rows[r].context, dims);
+    if (size > scratch_size) scratch_size = size;
   }
   work_item *items = malloc((size_t)n_items * sizeof(work_item));
-  const size_t scratch_size = (size_t)per_item * group * (longest + 34);
-  float *scratch = malloc(scratch_size * threads * sizeof(float));
+  char *scratch = aligned_alloc(64, scratch_size * threads);
   const int failed = !items || !scratch;
   if (!failed) {
     int at = 0;
-    for (int r = 0; r < n_rows; r++)
+    for (int r = 0; r < n_rows; r++) {
+      const int per_item = queries_per_item(rows + r, group);
       for (int from = 0; from < rows[r].n_queries; from += per_item)
         for (int head = 0; head < shape->n_kv_heads; head++) {
           const int left = rows[r].n_queries - from;
           items[at++] = (work_item){r, head, from, left < per_item ? left : per_item};
         }
+    }
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-    for (int i = 0; i < n_items; i++)
+    for (int i = n_items - 1; i >= 0; i--) /* the longest last rows first, so that no thread is left with one at the end */
       JOIN(attend_item_, SUFFIX)(q, q_stride, pages, rows + items[i].row, items[i].head, items[i].from, items[i].n, out, shape,
                                  scratch + scratch_size * omp_get_thread_num());
   }
@@ -147,11 +194,9 @@ int JOIN(paged_attention_, SUFFIX)(const ELEMENT *q, size_t q_stride, const ELEM
 
 #undef JOIN
 #undef JOIN_
-#undef ELEMENT
-#undef LANES16
-#undef STORE16
-#undef WIDTH
-#undef VECTOR
-#undef LOAD
-#undef DOT
 #undef SUFFIX
+#undef ELEMENT
+#undef PER_WORD
+#undef DOT
+#undef STORE16
+#undef PACK

@@ -39,16 +39,26 @@ void JOIN(add_rms_norm_, SUFFIX)(const ELEMENT *x, const ELEMENT *residual, cons
   }
 }
 
-/* gate_up [n, 2 d] to out [n, d]: silu(gate) * up. */
-void JOIN(silu_and_mul_, SUFFIX)(const ELEMENT *gate_up, ELEMENT *out, int n, int d, int threads) {
+INLINE void JOIN(gate_rows_, SUFFIX)(const ELEMENT *gate_up, ELEMENT *out, int n, int d, int threads, int is_gelu) {
 #pragma omp parallel for schedule(static) num_threads((size_t)n * d < SERIAL_BELOW ? 1 : threads)
   for (int r = 0; r < n; r++) {
     const ELEMENT *gate = gate_up + (size_t)r * 2 * d, *up = gate + d;
     for (int at = 0; at < d; at += 16) {
       const __mmask16 mask = first_lanes16(d - at);
-      STORE16(mask, out + (size_t)r * d + at, _mm512_mul_ps(silu(LOAD16(mask, gate + at)), LOAD16(mask, up + at)));
+      const __m512 x = LOAD16(mask, gate + at);
+      STORE16(mask, out + (size_t)r * d + at, _mm512_mul_ps(is_gelu ? gelu_tanh(x) : silu(x), LOAD16(mask, up + at)));
     }
   }
+}
+
+/* gate_up [n, 2 d] to out [n, d]: silu(gate) * up. */
+void JOIN(silu_and_mul_, SUFFIX)(const ELEMENT *gate_up, ELEMENT *out, int n, int d, int threads) {
+  JOIN(gate_rows_, SUFFIX)(gate_up, out, n, d, threads, 0);
+}
+
+/* The same with gelu_tanh(gate). */
+void JOIN(gelu_tanh_and_mul_, SUFFIX)(const ELEMENT *gate_up, ELEMENT *out, int n, int d, int threads) {
+  JOIN(gate_rows_, SUFFIX)(gate_up, out, n, d, threads, 1);
 }
 
 /* One head [d] rotated by cos and signed sin [d], after a norm where weight is not NULL. */
