@@ -3,13 +3,11 @@
 import asyncio
 import contextlib
 import itertools
-import logging
-import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.child import ProcessTransport
+from engine.child import Patience, ProcessTransport
 from engine.messages import (
     Cancel,
     Command,
@@ -32,31 +30,20 @@ from engine.messages import (
 from engine.pair_config import PairConfig
 from engine.poison import Suspects, content_key
 from engine.request import EngineDied, EngineError, RequestRefused, SamplingParams
-from engine.transport import Listener, LoadFailed, ThreadTransport, Transport
+from engine.supervision import EngineHealth, RestartPolicy, Supervisor
+from engine.transport import Death, ThreadTransport, Transport
 from grammars.constraint import Constraint
 
-__all__ = ["EngineClient", "RestartPolicy"]
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class RestartPolicy:
-    """first_s, max_s: pause before a restart, doubled with each death that follows within `settled_s` of a start.
-    wait_s: how long a new request waits for a restart before it is refused.
-    """
-
-    first_s: float = 0.1
-    max_s: float = 10.0
-    settled_s: float = 30.0
-    wait_s: float = 60.0
+__all__ = ["EngineClient"]
 
 
 @dataclass(slots=True)
 class _Call:
-    """A command in flight, and where its events go. None in the inbox means that the engine died."""
+    """A command in flight, and where its events go. None in the inbox means that the engine died. key: None for what
+    asks nothing of a model, and is never suspected.
+    """
 
-    key: bytes
+    key: bytes | None
     inbox: asyncio.Queue[Event | None] = field(default_factory=asyncio.Queue)
 
 
@@ -74,17 +61,11 @@ class EngineClient:
     """Use `in_process` or `in_child`, then `start`; or `async with`. Belongs to one event loop."""
 
     def __init__(self, transport: Transport, restart: RestartPolicy | None = None) -> None:
-        self._transport, self._restart = transport, restart or RestartPolicy()
+        self._engine = Supervisor(transport, restart or RestartPolicy(), self._on_events, self._on_death)
         self._ids = itertools.count(1)
         self._calls: dict[str, _Call] = {}
         self._held: dict[str, _Held] = {}
         self._suspects = Suspects()
-        self._ready: Ready | None = None
-        self._up = asyncio.Event()
-        self._fatal: str | None = None
-        self._restarting: asyncio.Task[None] | None = None
-        self._epoch = self._deaths_in_row = 0
-        self._started_s = 0.0
 
     @classmethod
     def in_process(cls, config: PairConfig) -> "EngineClient":
@@ -92,38 +73,41 @@ class EngineClient:
         return cls(ThreadTransport(config))
 
     @classmethod
-    def in_child(cls, config: PairConfig, restart: RestartPolicy | None = None) -> "EngineClient":
+    def in_child(
+        cls, config: PairConfig, restart: RestartPolicy | None = None, patience: Patience | None = None
+    ) -> "EngineClient":
         """The core in a supervised child process."""
-        return cls(ProcessTransport(config), restart)
+        return cls(ProcessTransport(config, patience), restart)
 
     async def start(self) -> Ready:
         """Load the models. Raises LoadFailed with what is wrong, or EngineDied."""
-        self._ready = await self._transport.open(Listener(self._on_events, self._on_death))
-        self._epoch += 1
-        self._started_s = time.monotonic()
-        self._up.set()
-        return self._ready
+        return await self._engine.start()
 
     @property
-    def is_up(self) -> bool:
-        """Whether a request would be taken now, without waiting for a restart."""
-        return self._up.is_set() and self._fatal is None
+    def health(self) -> EngineHealth:
+        """How the engine is, how often it was started again, and why."""
+        return self._engine.health
 
     @property
-    def restarts(self) -> int:
-        """How often the engine was started again."""
-        return max(0, self._epoch - 1)
+    def n_calls(self) -> int:
+        """Commands that wait for their answer, or for the rest of it."""
+        return len(self._calls)
+
+    @property
+    def n_held(self) -> int:
+        """Prepared prompts that were neither submitted nor released."""
+        return len(self._held)
 
     def info(self) -> list[ModelInfo]:
         """The loaded models. Raises EngineError before `start`."""
-        if self._ready is None:
+        if self._engine.ready is None:
             raise EngineError("the engine was not started: await start() first")
-        return self._ready.models
+        return self._engine.ready.models
 
     @property
     def shares_vocabulary(self) -> bool:
         """Whether every token id means the same in all models."""
-        return self._ready is not None and self._ready.shares_vocabulary
+        return self._engine.ready is not None and self._engine.ready.shares_vocabulary
 
     async def compile(self, model: str, constraint: Constraint) -> Compiled:
         """Compile ahead of a submit. Raises ConstraintRefused, CompileTimeout, RequestRefused, EngineDied."""
@@ -142,11 +126,11 @@ class EngineClient:
         try:
             event = await self._ask(command.id, command, content_key("tokens", model, command.tokens))
         except asyncio.CancelledError:
-            self._transport.send(Release(command.id))
+            self._engine.send(Release(command.id))
             raise
         if not isinstance(event, Prepared):
             raise _unexpected(event)
-        self._held[event.handle] = _Held(model, command.tokens, salt, self._epoch)
+        self._held[event.handle] = _Held(model, command.tokens, salt, self._engine.epoch)
         return event
 
     async def submit(
@@ -173,8 +157,8 @@ class EngineClient:
         prompt = held.tokens if held is not None else list(tokens or ())
         key = content_key("submit", model, prompt, params, constraint)
         for attempt in (handle, None):
-            await self._wait_until_up()
-            is_current = held is not None and held.epoch == self._epoch and attempt is not None
+            await self._engine.wait_until_up()
+            is_current = held is not None and held.epoch == self._engine.epoch and attempt is not None
             command = Submit(
                 id=self._new_id(),
                 model=model,
@@ -198,25 +182,19 @@ class EngineClient:
     def release(self, handle: str) -> None:
         """Free a prepared prompt that will not be submitted. Unknown handles are ignored."""
         if self._held.pop(handle, None) is not None:
-            self._transport.send(Release(handle))
+            self._engine.send(Release(handle))
 
     async def stats(self) -> dict[str, dict[str, Any]]:
         """Counters by model (see EngineCore.stats). Raises EngineDied."""
         command = GetStats(self._new_id())
-        event = await self._ask(command.id, command, b"stats")
+        event = await self._ask(command.id, command, None)
         if not isinstance(event, Stats):
             raise _unexpected(event)
         return event.models
 
     async def close(self, grace_s: float = 10.0) -> None:
         """End the engine; running requests may finish within `grace_s`, the others get EngineDied."""
-        self._up.clear()
-        self._fatal = "the engine was closed"
-        if self._restarting is not None:
-            self._restarting.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._restarting
-        await self._transport.close(grace_s)
+        await self._engine.close(grace_s)
         await asyncio.sleep(0)  # events that the engine's last moments posted to this loop
         self._fail_calls()
 
@@ -229,12 +207,12 @@ class EngineClient:
         """Close, with no grace for what still runs."""
         await self.close(0.0)
 
-    async def _ask(self, call_id: str, command: Command, key: bytes) -> Event:
+    async def _ask(self, call_id: str, command: Command, key: bytes | None) -> Event:
         """Send a command that exactly one event answers."""
-        await self._wait_until_up()
+        await self._engine.wait_until_up()
         call = self._open(call_id, key)
         try:
-            self._transport.send(command)
+            self._engine.send(command)
             event = await call.inbox.get()
         finally:
             del self._calls[call_id]
@@ -244,7 +222,7 @@ class EngineClient:
         call = self._open(command.id, key)
         is_over = False
         try:
-            self._transport.send(command)
+            self._engine.send(command)
             while not is_over:
                 event = await call.inbox.get()
                 is_over = not isinstance(event, Delta)
@@ -255,31 +233,22 @@ class EngineClient:
         finally:
             del self._calls[command.id]
             if not is_over:
-                self._transport.send(Cancel(command.id))
+                self._engine.send(Cancel(command.id))
 
-    def _open(self, call_id: str, key: bytes) -> _Call:
-        if self._suspects.is_poison(key):
+    def _open(self, call_id: str, key: bytes | None) -> _Call:
+        if key is not None and self._suspects.is_poison(key):
             raise RequestRefused("poisoned", "the engine died twice while it computed this request: change the request")
         call = self._calls[call_id] = _Call(key)
         return call
 
-    def _checked(self, event: Event | None, key: bytes) -> Event:
+    def _checked(self, event: Event | None, key: bytes | None) -> Event:
         if event is None:
             raise EngineDied("the engine ended while it computed this request: send it again")
         if isinstance(event, Failed):
             raise as_exception(event)
-        if not isinstance(event, Delta):
+        if key is not None and not isinstance(event, Delta):
             self._suspects.clear(key)
         return event
-
-    async def _wait_until_up(self) -> None:
-        if self._fatal is None and not self._up.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._up.wait(), self._restart.wait_s)
-        if self._fatal is not None:
-            raise EngineDied(self._fatal)
-        if not self._up.is_set():
-            raise RequestRefused("engine_restarting", "the engine is being restarted: try again later", 5.0)
 
     def _on_events(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -287,37 +256,20 @@ class EngineClient:
             if call is not None:
                 call.inbox.put_nowait(event)
             elif isinstance(event, Prepared):  # its caller left between the answer's way and now
-                self._transport.send(Release(event.handle))
+                self._engine.send(Release(event.handle))
 
-    def _on_death(self, reason: str) -> None:
-        self._up.clear()
-        self._suspects.note_death(call.key for call in self._calls.values())
+    def _on_death(self, death: Death) -> None:
+        """Everybody in flight gets an error; who the engine worked for (all, where that is unknown) is suspected."""
+        busy = self._calls.keys() if death.working_for is None else self._calls.keys() & death.working_for
+        self._suspects.note_death(key for call_id in busy if (key := self._calls[call_id].key) is not None)
         self._fail_calls()
-        settled = time.monotonic() - self._started_s > self._restart.settled_s
-        self._deaths_in_row = 1 if settled else self._deaths_in_row + 1
-        self._restarting = asyncio.create_task(self._start_again(reason), name="engine-restart")
-
-    async def _start_again(self, reason: str) -> None:
-        while not self._up.is_set():
-            pause_s = min(self._restart.max_s, self._restart.first_s * 2 ** (self._deaths_in_row - 1))
-            log.error("the engine died (%s); starting it again in %.1f s", reason, pause_s)
-            await asyncio.sleep(pause_s)
-            try:
-                await self.start()
-            except LoadFailed as error:
-                self._fatal = f"the engine died and could not be loaded again: {error}"
-                self._up.set()
-                return
-            except EngineDied as error:
-                reason = str(error)
-                self._deaths_in_row += 1
 
     def _fail_calls(self) -> None:
         for call in self._calls.values():
             call.inbox.put_nowait(None)
 
     def _new_id(self) -> str:
-        return f"{self._epoch}-{next(self._ids)}"
+        return f"{self._engine.epoch}-{next(self._ids)}"
 
 
 def _unexpected(event: Event) -> EngineError:

@@ -1,8 +1,8 @@
 """How commands reach an engine core and events come back: the protocol, and the core on a thread of this process."""
 
 import asyncio
+import logging
 import threading
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,7 +11,9 @@ from engine.messages import Command, Event, Ready, Shutdown
 from engine.pair_config import PairConfig
 from engine.request import EngineError
 
-__all__ = ["Listener", "LoadFailed", "ThreadTransport", "Transport"]
+__all__ = ["Death", "Listener", "LoadFailed", "ThreadTransport", "Transport"]
+
+log = logging.getLogger(__name__)
 
 
 class LoadFailed(EngineError):
@@ -21,20 +23,36 @@ class LoadFailed(EngineError):
 
 
 @dataclass(frozen=True, slots=True)
+class Death:
+    """How an engine ended. cause: from a small set, fit for a label (`SIGKILL`, `exit code 1`, `silent`). detail: the
+    same for people. working_for: ids of the commands it was busy with at that moment, None where that is unknown.
+    """
+
+    cause: str
+    detail: str
+    working_for: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Listener:
-    """on_events: what came out, in order. on_death: the engine is gone, with the reason. Both are called on the event
-    loop; after on_death nothing more comes until the next `open`.
+    """on_events: what came out, in order. on_death: the engine is gone. Both are called on the event loop; after
+    on_death nothing more comes until the next `open`.
     """
 
     on_events: Callable[[Sequence[Event]], None]
-    on_death: Callable[[str], None]
+    on_death: Callable[[Death], None]
 
 
 class Transport(Protocol):
     """One engine at a time. `open` may be called again after a death or a close."""
 
+    @property
+    def silent_s(self) -> float | None:
+        """Seconds since the engine's last sign of life; None where there is no engine, or nobody watches it."""
+
     async def open(self, listener: Listener) -> Ready:
-        """Start an engine and wait until its models are loaded. Raises LoadFailed, or EngineDied if it went away."""
+        """Start an engine and wait until its models are loaded. Raises LoadFailed, or EngineDied if it went away or
+        took too long."""
 
     def send(self, command: Command) -> None:
         """Hand over a command; it is dropped if the engine is gone, which `on_death` tells."""
@@ -44,7 +62,11 @@ class Transport(Protocol):
 
 
 class ThreadTransport:
-    """The core on a thread of this process: for tests and development. A crash in the core ends this process."""
+    """The core on a thread of this process: for tests and development. A crash in the core ends this process, and a
+    hang is noticed by nobody: a thread cannot be killed.
+    """
+
+    silent_s = None
 
     def __init__(self, config: PairConfig) -> None:
         self._config = config
@@ -69,9 +91,10 @@ class ThreadTransport:
         def run() -> None:
             try:
                 core.run(lambda events: tell(lambda: listener.on_events(events)))
-            except Exception:
-                reason = traceback.format_exc()
-                tell(lambda: listener.on_death(reason))
+            except Exception as error:
+                log.exception("the engine's thread ended")
+                death = Death("exception", f"{type(error).__name__}: {error}")
+                tell(lambda: listener.on_death(death))
             finally:
                 core.close()
 

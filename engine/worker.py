@@ -1,4 +1,5 @@
-"""The child process of `child.py`: `python -m engine.worker --fd N`, where N is its end of a socketpair.
+"""The child process of `child.py`: `python -m engine.worker --fd N --heartbeat-fd M`, where N is its end of a
+socketpair and M its heartbeat page.
 
 It reads its PairConfig, loads the models, says Ready, then turns commands into events until it is told to shut down or
 the socket ends. One thread reads, one writes; the core steps on the main thread and never waits for either.
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 
 from engine.core import EngineCore
 from engine.framing import FrameDecoder, encode
+from engine.heartbeat import HeartbeatPage
 from engine.messages import Command, Event, Failed
 from engine.pair import load_engine
 from engine.pair_config import PairConfig
@@ -32,14 +34,17 @@ def main() -> int:
         prog="engine.worker", description="Runs an engine for the process that started it."
     )
     parser.add_argument("--fd", type=int, required=True, help="file descriptor of the socket to the parent")
+    parser.add_argument("--heartbeat-fd", type=int, required=True, help="file descriptor of the heartbeat page")
+    arguments = parser.parse_args()
     faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)  # before it kills a loop that hangs, the parent asks where
     # Ctrl-C reaches the whole process group; the parent decides when this process ends, by the socket.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with socket.socket(fileno=parser.parse_args().fd) as parent:
-        return _serve(parent)
+    with socket.socket(fileno=arguments.fd) as parent:
+        return _serve(parent, HeartbeatPage(arguments.heartbeat_fd))
 
 
-def _serve(parent: socket.socket) -> int:
+def _serve(parent: socket.socket, heartbeat: HeartbeatPage) -> int:
     config, commands = _read_config(parent)
     writer = _Writer(parent)
     try:
@@ -53,7 +58,7 @@ def _serve(parent: socket.socket) -> int:
     core.warm()
     threading.Thread(target=_read_commands, args=(parent, commands, core), name="commands", daemon=True).start()
     try:
-        core.run(writer.send)
+        core.run(writer.send, heartbeat)
     except Exception:
         traceback.print_exc()
         return 1

@@ -34,6 +34,7 @@ from gateway.storage.protocols import StorageUnavailable
 from gateway.storage.sink import SqlRecordSink
 from gateway.storage.spool import Spool, SpoolError
 from gateway.storage.write_behind import WriteBehind
+from gateway.telemetry.engine_life import EngineLifeCollector
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.tracing import Tracing, TracingError
 
@@ -92,6 +93,7 @@ async def _start(settings: Settings, drain: Drain, stack: AsyncExitStack) -> Ser
     metrics.watch_writes(lambda: (recorder.stats, recorder.spool_bytes))
     engine = await start_engine(settings)
     stack.push_async_callback(engine.close)
+    metrics.watch(EngineLifeCollector(engine, drain))
     catalogue = Catalogue(engine.info())
     policy = load_policy(settings.router_path, catalogue, settings.routing)
     return Services(

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from engine.child import Patience
 from engine.client import EngineClient
 from engine.config import CacheConfig, EngineConfig, SchedulerConfig
 from engine.pair_config import PairConfig
@@ -33,8 +34,11 @@ def pair_config(settings: Settings) -> PairConfig:
 async def start_engine(settings: Settings) -> EngineClient:
     """Load the models. Raises SettingsError, LoadFailed or EngineDied; nothing is left running then."""
     config = pair_config(settings)
-    in_child = settings.engine.mode == "process"
-    client = EngineClient.in_child(config) if in_child else EngineClient.in_process(config)
+    if settings.engine.mode == "process":
+        patience = Patience(load_s=settings.engine.load_s, silence_s=settings.engine.silence_s)
+        client = EngineClient.in_child(config, patience=patience)
+    else:
+        client = EngineClient.in_process(config)
     try:
         await client.start()
         # A model's compiler loads its libraries with its first constraint: no client's time limit is to pay for that.

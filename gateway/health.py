@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from importlib.metadata import version
 from typing import Any
 
@@ -9,17 +10,33 @@ import msgspec
 from litestar import Request, Response, get
 
 from engine.request import EngineError
+from engine.supervision import EngineHealth
+from gateway.openai.errors import clean
 from gateway.openai.guard import OPEN
 from gateway.services import Services
 
 _STATS_TIMEOUT_S = 2.0
 
 
-class Health(msgspec.Struct):
-    """status: `ok`, `draining` (stopping) or `starting` (the engine is not ready, or restarts)."""
+class EngineStatus(msgspec.Struct):
+    """last_death: how the engine's process ended the last time, or why it did not start; seconds_since_death: since
+    then. heartbeat_age_s: since its last sign of life, null where none is expected (it restarts, or is a thread).
+    """
+
+    restarts: int
+    last_death: str | None
+    seconds_since_death: float | None
+    heartbeat_age_s: float | None
+
+
+class Health(msgspec.Struct, omit_defaults=True):
+    """status: `ok`; `draining`: it stops; `restarting`: the engine died, requests wait for its restart; `unavailable`:
+    the engine does not start, requests are answered 503 while that goes on being tried.
+    """
 
     status: str
     models: list[str] = []
+    engine: EngineStatus | None = None
 
 
 class Version(msgspec.Struct):
@@ -40,11 +57,27 @@ def ready(request: Request[Any, Any, Any]) -> Response[Health]:
     """200 when requests would be answered, else 503."""
     services: Services = request.app.state.services
     models = [model.id for model in services.catalogue.models]
+    engine = services.engine.health
+    match engine.state:
+        case "up":
+            status = "ok"
+        case "restarting":
+            status = "restarting"
+        case "unavailable" | "down":
+            status = "unavailable"
     if services.drain.begun:
-        return Response(Health("draining", models), status_code=503)
-    if not services.engine.is_up:
-        return Response(Health("starting", models), status_code=503)
-    return Response(Health("ok", models))
+        status = "draining"
+    return Response(Health(status, models, _status(engine)), status_code=200 if status == "ok" else 503)
+
+
+def _status(engine: EngineHealth) -> EngineStatus:
+    death = engine.last_death
+    return EngineStatus(
+        restarts=engine.restarts,
+        last_death=None if death is None else clean(death.detail),
+        seconds_since_death=None if engine.last_death_s is None else time.time() - engine.last_death_s,
+        heartbeat_age_s=engine.silent_s,
+    )
 
 
 @get("/version", opt=OPEN, sync_to_thread=False)

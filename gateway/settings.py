@@ -40,6 +40,17 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_waiting: Annotated[
         int, Meta(ge=0, description="Most requests waiting for one model; more are answered 429 with Retry-After.")
     ] = 256
+    load_s: Annotated[
+        float, Meta(gt=0, description="Seconds that the engine's process may take to load the models.")
+    ] = 600.0
+    silence_s: Annotated[
+        float,
+        Meta(
+            ge=1,
+            description="Seconds without a sign of life after which the engine's process is killed and started again; "
+            "a step gets ten times its predicted time, where that is more.",
+        ),
+    ] = 60.0
 
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

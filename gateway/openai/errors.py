@@ -155,7 +155,7 @@ def _refused_by_engine(refusal: RequestRefused) -> ApiError:
             return bad_request(_sentence(refusal), "messages", refusal.code)
         case "poisoned":
             return ApiError(400, refusal.code, _sentence(refusal), headers={"x-should-retry": "false"})
-        case "shutting_down" | "engine_restarting":
+        case "shutting_down" | "engine_restarting" | "engine_unavailable":
             return overloaded(refusal.code, _sentence(refusal), refusal.retry_after_s or 5.0, status=503)
     if refusal.retry_after_s is not None:
         return overloaded("server_overloaded", _sentence(refusal), refusal.retry_after_s)

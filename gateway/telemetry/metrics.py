@@ -108,6 +108,10 @@ class Metrics:
         """Expose the write-behind counters and the spool's bytes, read at every scrape."""
         self.registry.register(_WritesCollector(read))
 
+    def watch(self, collector: Collector) -> None:
+        """Expose what another part counts, read at every scrape."""
+        self.registry.register(collector)
+
     def render(self) -> bytes:
         """The exposition text, for `content_type`."""
         return generate_latest(self.registry)

@@ -1,31 +1,18 @@
-"""The asynchronous client over a core on a thread, and its supervision over a transport that dies on command."""
+"""The asynchronous client over a core on a thread."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from engine.client import EngineClient, RestartPolicy
-from engine.messages import (
-    Cancel,
-    Command,
-    Delta,
-    Event,
-    Finished,
-    ModelInfo,
-    Prepare,
-    Prepared,
-    Ready,
-    Release,
-    Submit,
-)
+from engine.client import EngineClient
+from engine.messages import Delta, Finished
 from engine.pair_config import PairConfig
-from engine.poison import Suspects, content_key
-from engine.request import EngineDied, EngineError, FinishReason, RequestRefused, RequestTimeline, SamplingParams
-from engine.transport import Listener, LoadFailed
+from engine.request import EngineDied, EngineError, FinishReason, RequestRefused, SamplingParams
+from engine.transport import LoadFailed
 from grammars import Choice, ConstraintRefused, JsonSchema
 from tests.engine.checkpoints import build_checkpoint
 from tests.engine.harness import engine_config
@@ -67,6 +54,7 @@ async def until_idle(client: EngineClient) -> None:
         if all(
             model["kv_blocks_used_now"] == model["held_now"] == model["running_now"] == 0 for model in stats.values()
         ):
+            assert (client.n_calls, client.n_held) == (0, 0)
             return
         await asyncio.sleep(0.01)
     raise AssertionError(f"something is left: {stats}")
@@ -76,7 +64,7 @@ async def until_idle(client: EngineClient) -> None:
 async def test_it_knows_its_models(client: EngineClient) -> None:
     assert [info.name for info in client.info()] == ["small", "large"]
     assert client.shares_vocabulary
-    assert client.is_up
+    assert client.health.state == "up"
 
 
 @ON_MODULE
@@ -166,7 +154,7 @@ async def test_before_the_start_nothing_is_known(folder: Path) -> None:
     client = EngineClient.in_process(PairConfig({"m": engine_config(folder)}))
     with pytest.raises(EngineError, match="await start"):
         client.info()
-    assert not client.is_up
+    assert client.health.state == "down"
     await client.close()
     with pytest.raises(EngineDied, match="closed"):
         await client.stats()
@@ -186,183 +174,3 @@ async def test_closing_lets_running_requests_finish_within_the_grace(folder: Pat
     await asyncio.sleep(0.02)
     await client.close(30.0)
     assert len((await task).token_ids) == GREEDY.max_tokens
-
-
-# Supervision
-
-
-class Mortal:
-    """A transport whose engine answers nothing by itself, and dies and comes back as the test says."""
-
-    def __init__(self) -> None:
-        self.sent: list[Command] = []
-        self.listener: Listener | None = None
-        self.opens: list[Exception | None] = []
-        self.n_opened = 0
-
-    async def open(self, listener: Listener) -> Ready:
-        self.n_opened += 1
-        error = self.opens.pop(0) if self.opens else None
-        if error is not None:
-            raise error
-        self.listener = listener
-        return Ready([ModelInfo("m", "", 1, 1, 1, "float32", 1, 1, 1, "")], 0.0)
-
-    def send(self, command: Command) -> None:
-        self.sent.append(command)
-
-    async def close(self, grace_s: float) -> None:  # noqa: ARG002 - the protocol names it
-        self.listener = None
-
-    def answer(self, *events: Event) -> None:
-        assert self.listener is not None
-        self.listener.on_events(events)
-
-    def die(self) -> None:
-        assert self.listener is not None
-        self.listener.on_death("test")
-
-
-async def settle() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0.001)
-
-
-def finished(id: str) -> Finished:
-    return Finished(id=id, reason=FinishReason.STOP, text="", token_ids=[], timeline=RequestTimeline())
-
-
-async def started(policy: RestartPolicy | None = None) -> tuple[Mortal, EngineClient]:
-    transport = Mortal()
-    client = EngineClient(transport, policy or RestartPolicy(first_s=0.001, max_s=0.004))
-    await client.start()
-    return transport, client
-
-
-def last_submit(transport: Mortal) -> Submit:
-    return next(command for command in reversed(transport.sent) if isinstance(command, Submit))
-
-
-async def test_requests_in_flight_get_one_clear_error_and_the_next_wait_for_the_restart() -> None:
-    transport, client = await started()
-    first = asyncio.create_task(collect(client, "m", tokens=[1]))
-    await settle()
-    transport.die()
-    second = asyncio.create_task(collect(client, "m", tokens=[2]))
-    with pytest.raises(EngineDied, match="send it again"):
-        await first
-    await settle()
-    assert (client.restarts, client.is_up) == (1, True)
-    transport.answer(finished(last_submit(transport).id))
-    assert (await second).reason is FinishReason.STOP
-    assert not any(isinstance(command, Cancel) for command in transport.sent)
-    await client.close()
-
-
-async def test_the_same_content_may_not_kill_the_engine_a_third_time() -> None:
-    transport, client = await started()
-    for _ in range(2):
-        killer = asyncio.create_task(collect(client, "m", tokens=[6, 6, 6]))
-        await settle()
-        transport.die()
-        with pytest.raises(EngineDied):
-            await killer
-        await settle()
-    with pytest.raises(RequestRefused, match="died twice") as refusal:
-        await collect(client, "m", tokens=[6, 6, 6])
-    assert refusal.value.code == "poisoned"
-    other = asyncio.create_task(collect(client, "m", tokens=[7]))
-    await settle()
-    transport.answer(finished(last_submit(transport).id))
-    await other
-    await client.close()
-
-
-async def test_a_handle_whose_engine_died_is_submitted_as_its_tokens() -> None:
-    transport, client = await started()
-    prepare = asyncio.create_task(client.prepare("m", [4, 5], salt="t"))
-    await settle()
-    command = transport.sent[-1]
-    assert isinstance(command, Prepare)
-    transport.answer(prepared(command.id))
-    handle = (await prepare).handle
-    transport.die()
-    await settle()
-    task = asyncio.create_task(collect(client, "m", handle=handle))
-    await settle()
-    submitted = last_submit(transport)
-    assert (submitted.handle, submitted.tokens, submitted.salt) == (None, [4, 5], "t")
-    transport.answer(finished(submitted.id))
-    await task
-    await client.close()
-
-
-def prepared(id: str) -> Prepared:
-    return Prepared(
-        id=id,
-        handle=id,
-        state=b"",
-        state_shape=(),
-        entropy=0.0,
-        margin=0.0,
-        prompt_tokens=2,
-        cached_tokens=0,
-        computed_tokens=2,
-        queue_s=0.0,
-        prefill_s=0.0,
-    )
-
-
-async def test_a_prefill_that_nobody_waits_for_is_released() -> None:
-    transport, client = await started()
-    transport.answer(prepared("late"))
-    assert transport.sent == [Release("late")]
-    await client.close()
-
-
-async def test_restarts_are_tried_until_one_succeeds() -> None:
-    transport, client = await started()
-    transport.opens = [EngineDied("again"), EngineDied("and again")]
-    transport.die()
-    await asyncio.sleep(0.05)
-    assert (transport.n_opened, client.is_up) == (4, True)
-    await client.close()
-
-
-async def test_a_model_that_can_no_longer_be_loaded_ends_the_waiting() -> None:
-    transport, client = await started()
-    transport.opens = [LoadFailed("the folder is gone")]
-    transport.die()
-    with pytest.raises(EngineDied, match="the folder is gone"):
-        await client.stats()
-    assert not client.is_up
-    await client.close()
-
-
-async def test_nobody_waits_for_a_restart_longer_than_allowed() -> None:
-    transport, client = await started(RestartPolicy(first_s=60.0, wait_s=0.01))
-    transport.die()
-    with pytest.raises(RequestRefused) as refusal:
-        await client.stats()
-    assert refusal.value.code == "engine_restarting"
-    assert refusal.value.retry_after_s
-    await client.close()
-
-
-async def test_a_close_during_a_restart_ends_it() -> None:
-    transport, client = await started(RestartPolicy(first_s=60.0))
-    transport.die()
-    await client.close()
-    assert transport.n_opened == 1
-
-
-def test_suspicion_is_bounded_and_ends_with_success() -> None:
-    suspects = Suspects(max_entries=3)
-    keys: Sequence[bytes] = [content_key("submit", i, SamplingParams()) for i in range(5)]
-    for _ in range(2):
-        suspects.note_death(keys[:2])
-    assert [suspects.is_poison(key) for key in keys[:3]] == [True, True, False]
-    suspects.clear(keys[0])
-    assert not suspects.is_poison(keys[0])
-    suspects.note_death(keys[2:])
-    assert not suspects.is_poison(keys[1])  # pushed out by newer suspects

@@ -16,11 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.child import ProcessTransport
-from engine.client import EngineClient, RestartPolicy
+from engine.client import EngineClient
 from engine.framing import MAX_FRAME_BYTES, FrameDecoder, FramingError, encode
 from engine.messages import Cancel, Command, Compile, Delta, Event, Finished, Release, Submit
 from engine.pair_config import PairConfig
 from engine.request import EngineDied, SamplingParams
+from engine.supervision import RestartPolicy
 from engine.transport import LoadFailed
 from grammars import Choice, JsonSchema, Tool, ToolCalls
 from tests.engine.checkpoints import build_checkpoint
@@ -111,7 +112,7 @@ async def test_a_killed_child_fails_what_was_in_flight_and_is_replaced(child: Ch
     assert isinstance(before, Finished)
     assert isinstance(after, Finished)
     assert after.token_ids == before.token_ids
-    assert child.client.restarts == 1
+    assert child.client.health.restarts == 1
     assert child.pid != old
 
 

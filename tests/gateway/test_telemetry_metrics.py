@@ -1,16 +1,23 @@
 """Metrics say what the records say, under names that dashboards know."""
 
+import asyncio
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from engine.request import RequestTimeline
+from engine.request import EngineDied, RequestTimeline
+from engine.supervision import RestartPolicy
+from gateway.drain import Drain
 from gateway.storage.identifiers import new_id
 from gateway.storage.records import DecisionRecord, RequestRecord, Timing
 from gateway.storage.write_behind import WriteBehindStats
 from gateway.telemetry import semconv
+from gateway.telemetry.engine_life import EngineLifeCollector
 from gateway.telemetry.metrics import Metrics
+from tests.engine.mortal import settle, started
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -150,8 +157,36 @@ def test_what_a_client_wrote_is_no_label() -> None:
     assert "user-" not in text
 
 
-def test_every_metric_has_our_prefix() -> None:
+async def test_the_life_of_the_engine_is_visible() -> None:
+    transport, client = await started(RestartPolicy(first_s=60.0, max_s=60.0))
+    drain, metrics = Drain(0.0), Metrics()
+    metrics.watch(EngineLifeCollector(client, drain))
+    assert total(metrics, "pointsman_engine_up") == 1
+    assert total(metrics, "pointsman_engine_last_death_timestamp_seconds") == 0
+    with drain.request():
+        asking = asyncio.create_task(client.stats())
+        await settle()
+        assert total(metrics, "pointsman_requests_in_flight") == total(metrics, "pointsman_engine_calls") == 1
+    transport.silent_s = 0.5
+    assert total(metrics, "pointsman_engine_heartbeat_age_seconds") == 0.5
+    transport.die()
+    with pytest.raises(EngineDied):
+        await asking
+    found = samples(metrics)
+    assert found["pointsman_engine_last_death_timestamp_seconds", (("cause", "SIGKILL"),)] == pytest.approx(
+        time.time(), abs=60
+    )
+    assert total(metrics, "pointsman_engine_up") == total(metrics, "pointsman_engine_calls") == 0
+    assert total(metrics, "pointsman_engine_restarts_total") == 0
+    await client.close()
+
+
+async def test_every_metric_has_our_prefix() -> None:
     metrics = Metrics()
+    transport, client = await started(RestartPolicy(first_s=60.0, max_s=60.0))
+    transport.silent_s = 0.5
+    transport.die()
+    metrics.watch(EngineLifeCollector(client, Drain(0.0)))
     metrics.update_engine({"small": {"steps": 1}})
     metrics.watch_writes(lambda: (WriteBehindStats(), 0))
     families = list(text_string_to_metric_families(metrics.render().decode()))
@@ -160,3 +195,4 @@ def test_every_metric_has_our_prefix() -> None:
     assert all(name.startswith("pointsman_") for name in exposed)
     assert declared - {semconv.METRIC_ENGINE_PREFIX} <= exposed
     assert metrics.content_type.startswith("text/plain")
+    await client.close()
