@@ -1,5 +1,6 @@
 """Picks the form that a checkpoint's linears are given."""
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -19,6 +20,7 @@ def converter(
     """What each linear of a model of `dtype` becomes.
 
     is_invariant: a row's result is to be the same bits whatever else is in the batch; w8a8 always keeps that promise.
+    A linear that keeps its precision (`Linear.keeps_precision`) is not quantised.
     Raises ValueError where the device has no such form.
     """
     if device.type != "cpu":
@@ -26,11 +28,13 @@ def converter(
             raise ValueError(f"quantize is {quantize!r} and the device is {device}: use quantize=none on a GPU")
         return _keep
     library = library_for(dtype)
-    if quantize == "w8a8":
-        return lambda linear: W8A8Linear.quantize(linear, library)
+    is_invariant = is_invariant or quantize == "w8a8"
+    unquantised: Callable[[Linear], Projection] = TiledLinear if is_invariant else _keep
     if library is not None:
-        return lambda linear: NativeLinear(linear, library, is_invariant=is_invariant)
-    return TiledLinear if is_invariant else _keep
+        unquantised = functools.partial(NativeLinear, library=library, is_invariant=is_invariant)
+    if quantize != "w8a8":
+        return unquantised
+    return lambda linear: unquantised(linear) if linear.keeps_precision else W8A8Linear.quantize(linear, library)
 
 
 def _keep(linear: Linear) -> Projection:

@@ -73,3 +73,13 @@ def test_a_row_is_the_same_bits_in_any_batch(
 def test_quantised_weights_are_refused_on_a_gpu() -> None:
     with pytest.raises(ValueError, match=r"w8a8.*cuda"):
         converter("w8a8", torch.bfloat16, torch.device("cuda"), is_invariant=False)
+
+
+def test_a_linear_that_keeps_its_precision_is_not_quantised() -> None:
+    convert = converter("w8a8", torch.float32, torch.device("cpu"), is_invariant=False)
+    linear = build_linear(64, 8, torch.float32)
+    router = Linear(linear.weight, linear.bias, keeps_precision=True)
+    assert isinstance(convert(linear), W8A8Linear)
+    assert convert(router).n_bytes == linear.n_bytes
+    x = normal(5, 64)
+    torch.testing.assert_close(convert(router)(x), linear(x))
