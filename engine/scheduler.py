@@ -169,6 +169,7 @@ class Scheduler:
         while self._deadlines and self._deadlines[0][0] <= now:
             deadline_s, _, request = heapq.heappop(self._deadlines)
             if request.status is not RequestStatus.FINISHED and request.deadline_s == deadline_s:
+                request.deadline_s = None
                 late.append(request)
         return late
 
@@ -269,8 +270,8 @@ class Scheduler:
     def _admit(self, budget: int) -> Iterator[tuple[Request, int]]:
         """Move waiting requests to the running ones, strictly in order: one that does not fit is never overtaken."""
         while budget > 0 and self._queue and len(self._running) < self.max_running:
-            request = self._queue[0][2]
-            if self._waiting.get(request.id) is not request:
+            rank, _, request = self._queue[0]
+            if self._waiting.get(request.id) is not request or rank != request.rank:
                 heapq.heappop(self._queue)
                 continue
             if not self._place(request):
@@ -363,10 +364,11 @@ class Scheduler:
         if timeline.cache_miss is None:
             timeline.cache_miss = hit.miss
             self.counters.prefix_misses[hit.miss.value] += 1
-        if request.furthest == 0:
-            request.furthest = request.computed
-            timeline.cached_tokens = min(request.furthest, request.n_prompt)
-            self.counters.prompt_tokens_cached += timeline.cached_tokens
+        # After a preemption it may be more than the request ever had: others computed it meanwhile.
+        new_prompt = max(0, min(request.computed, request.n_prompt) - request.furthest)
+        request.furthest = max(request.furthest, request.computed)
+        timeline.cached_tokens += new_prompt
+        self.counters.prompt_tokens_cached += new_prompt
 
     def _account(self, request: Request, start: int, end: int) -> None:
         """Count positions start … end-1 as computed: for the first time, or again."""
