@@ -13,7 +13,7 @@ from engine.models.config import ModelConfig
 __all__ = ["CacheConfig", "DtypeName", "EngineConfig", "ModelConfig", "Quantization", "SchedulerConfig", "resolve_dtype"]
 
 DtypeName = Literal["auto", "float32", "bfloat16"]
-Quantization = Literal["none", "w8a8", "int8", "int4"]
+Quantization = Literal["none", "w8a8", "int4"]
 DEFAULT_KV_BYTES = 512 * 2**20
 
 
@@ -86,7 +86,7 @@ class EngineConfig:
     whose hidden states `prepare` pools (None: the middle and the last one).
 
     quantize: what the weights are rounded to at load (CPU only). `w8a8`: int8 per output, activations int8 per token;
-    `int8`: the same weights, activations as they are; `int4`: groups of 32 weights, activations int8 per token.
+    `int4`: groups of 32 weights (needs the C kernels), activations int8 per token.
     invariant: the logits of a request are the same bits whatever it is batched with and however its prompt was cut or
     cached (CPU only; slower in long prompts).
     """
