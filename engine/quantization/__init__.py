@@ -1,7 +1,8 @@
 """Forms of a matrix product: which arithmetic, over which stored weights. Linears are converted as they are loaded."""
 
 from engine.quantization.convert import converter
+from engine.quantization.int4 import Int4Linear
 from engine.quantization.linear import NativeLinear, TiledLinear
 from engine.quantization.w8a8 import W8A8Linear
 
-__all__ = ["NativeLinear", "TiledLinear", "W8A8Linear", "converter"]
+__all__ = ["Int4Linear", "NativeLinear", "TiledLinear", "W8A8Linear", "converter"]

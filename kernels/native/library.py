@@ -13,6 +13,7 @@ _POINTER, _INT, _SIZE, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t, 
 _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "linear": ([_POINTER] * 4 + [_INT] * 4, None),
     "linear_w8a8": ([_POINTER] * 6 + [_INT] * 4, _INT),
+    "linear_int4": ([_POINTER] * 4 + [_INT] * 4, _INT),
     "quantize_rows": ([_POINTER] * 3 + [_INT] * 3, None),
     "scale_sums": ([_POINTER] * 5 + [_INT] * 3, None),
     "paged_attention": ([_POINTER, _SIZE, _POINTER, _POINTER, _INT, _POINTER, _POINTER, _INT], _INT),
@@ -101,6 +102,17 @@ class NativeLibrary:
             n_out,
             n_in,
             torch.get_num_threads(),
+        )
+        _check(failed)
+        return out
+
+    def linear_int4(self, x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """x [n, in], packed uint8 [out, bytes] (engine.quantization.int4), bias float32 [out], to [n, out]. Raises
+        MemoryError."""
+        (n, n_in), n_out = x.shape, packed.shape[0]
+        out = x.new_empty(n, n_out)
+        failed = self._functions["linear_int4"](
+            x.data_ptr(), packed.data_ptr(), _address(bias), out.data_ptr(), n, n_out, n_in, torch.get_num_threads()
         )
         _check(failed)
         return out

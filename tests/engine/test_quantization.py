@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.models.layers import Linear
-from engine.quantization import NativeLinear, TiledLinear, W8A8Linear, converter
+from engine.quantization import Int4Linear, NativeLinear, TiledLinear, W8A8Linear, converter
+from engine.quantization.int4 import pack_columns, unpack_columns
 from kernels.native.kernels import library_for
 from tests.kernels.samples import normal
 
@@ -83,3 +84,43 @@ def test_a_linear_that_keeps_its_precision_is_not_quantised() -> None:
     assert convert(router).n_bytes == linear.n_bytes
     x = normal(5, 64)
     torch.testing.assert_close(convert(router)(x), linear(x))
+
+
+needs_library = pytest.mark.skipif(library_for(torch.float32) is None, reason="this machine cannot have the C kernels")
+
+
+@settings(max_examples=40)
+@given(n_in=st.sampled_from([1, 31, 64, 100, 600]), n_out=st.integers(1, 5), seed=st.integers(0, 99))
+def test_packed_weights_are_within_half_a_step_of_what_they_stand_for(n_in: int, n_out: int, seed: int) -> None:
+    weight = normal(n_out, n_in, seed=seed)
+    restored = unpack_columns(pack_columns(weight), n_in)
+    groups = torch.nn.functional.pad(weight, (0, -n_in % 32)).view(n_out, -1, 32)
+    steps = groups.abs().amax(2, keepdim=True).expand_as(groups).reshape(n_out, -1)[:, :n_in] / 8
+    # Half a step; a whole one where the group's other end is cut off at 7 steps; and float16's rounding of the scale.
+    assert bool(((restored - weight).abs() <= 1.01 * steps).all())
+    assert (restored - weight).abs().mean() <= 0.3 * steps.mean()
+
+
+@needs_library
+@settings(max_examples=60)
+@given(
+    n=st.integers(1, 140),
+    n_in=st.sampled_from([2, 48, 64, 300, 1100]),
+    n_out=st.sampled_from([1, 9, 33, 96]),
+    has_bias=st.booleans(),
+    dtype=dtypes,
+)
+def test_int4_multiplies_by_what_its_weights_stand_for(
+    n: int, n_in: int, n_out: int, has_bias: bool, dtype: torch.dtype
+) -> None:
+    library = library_for(dtype)
+    assert library is not None
+    quantized = Int4Linear.quantize(build_linear(n_in, n_out, dtype, has_bias), library)
+    x = normal(n, n_in).to(dtype)
+    levels, scale = library.quantize_rows(x)
+    expected = (levels.double() * scale[:, None].double()) @ unpack_columns(quantized.packed, n_in).double().T
+    if quantized.bias is not None:
+        expected += quantized.bias.double()
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-2
+    torch.testing.assert_close(quantized(x).double(), expected, atol=tolerance, rtol=tolerance)
+    assert torch.equal(quantized(x[: n // 2 + 1]), quantized(x)[: n // 2 + 1])

@@ -11,6 +11,10 @@
 
 typedef uint16_t bf16; /* the upper half of a float32 */
 
+#define GROUP 32                 /* columns of weights that one thread takes at a time */
+#define MAX_BLOCK 128            /* most rows of a block */
+#define BLOCK_BYTES (512 * 1024) /* of x in a block: half of a second-level cache */
+
 #define INLINE static inline __attribute__((always_inline))
 
 INLINE __m512 load_bf16(const bf16 *p) {

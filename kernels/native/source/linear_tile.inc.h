@@ -15,11 +15,10 @@
  * Weights are read once per block of rows, in the order they lie in memory, and fetched into the second-level cache a tile ahead: the
  * hardware's own prefetching stops at the end of each of the rows that a tile reads side by side. */
 
-#define GROUP 32                 /* columns of weights that one thread takes at a time */
-#define MAX_BLOCK 128            /* most rows of a block */
-#define BLOCK_BYTES (512 * 1024) /* of x in a block: half of a second-level cache */
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
+#define W_STRIDE(k) (size_t)(k)
+#define MAX_COLS 16
 
 INLINE void JOIN(NAME, _tile)(const int rows, const int cols, const INPUT *x, const WEIGHT *w, OUTPUT *out, int k,
                               const ARGUMENTS *args, int row, int column) {
@@ -33,8 +32,8 @@ INLINE void JOIN(NAME, _tile)(const int rows, const int cols, const INPUT *x, co
     for (int r = 0; r < rows; r++) a[r] = LOAD_X(WIDTH, x + (size_t)r * k + at);
 #pragma GCC unroll 16
     for (int c = 0; c < cols; c++) {
-      VECTOR b = LOAD_W(WIDTH, w + (size_t)c * k + at);
-      _mm_prefetch((const char *)(w + (size_t)(c + cols) * k + at), _MM_HINT_T1);
+      VECTOR b = LOAD_W(WIDTH, w + c * W_STRIDE(k) + at);
+      _mm_prefetch((const char *)(w + (c + cols) * W_STRIDE(k) + at), _MM_HINT_T1);
 #pragma GCC unroll 4
       for (int r = 0; r < rows; r++) acc[r * cols + c] = DOT(acc[r * cols + c], a[r], b);
     }
@@ -45,7 +44,7 @@ INLINE void JOIN(NAME, _tile)(const int rows, const int cols, const INPUT *x, co
     for (int r = 0; r < rows; r++) a[r] = LOAD_X(k - at, x + (size_t)r * k + at);
 #pragma GCC unroll 16
     for (int c = 0; c < cols; c++) {
-      VECTOR b = LOAD_W(k - at, w + (size_t)c * k + at);
+      VECTOR b = LOAD_W(k - at, w + c * W_STRIDE(k) + at);
 #pragma GCC unroll 4
       for (int r = 0; r < rows; r++) acc[r * cols + c] = DOT(acc[r * cols + c], a[r], b);
     }
@@ -53,55 +52,8 @@ INLINE void JOIN(NAME, _tile)(const int rows, const int cols, const INPUT *x, co
   STORE(rows, cols, out, GROUP, FINISH(rows, cols, args, row, column, SUM_LANES(acc)));
 }
 
-/* A block of rows times a group of columns, into out [rows, GROUP]; row, column: where they lie in the whole. */
-INLINE void JOIN(NAME, _group)(const INPUT *x, const WEIGHT *w, OUTPUT *out, int rows, int cols, int k,
-                               const ARGUMENTS *args, int row, int column) {
-#define TILE(n_rows, n_cols, r) \
-  JOIN(NAME, _tile)(n_rows, n_cols, x + (size_t)(r) * k, w + (size_t)c * k, out + (r) * GROUP + c, k, args, row + (r), column + c)
-  int c = 0;
-  if (rows == 1)
-    for (; c + 16 <= cols; c += 16) TILE(1, 16, 0);
-  if (rows == 2)
-    for (; c + 8 <= cols; c += 8) TILE(2, 8, 0);
-  for (; c + 4 <= cols; c += 4) {
-    int r = 0;
-    for (; r + 4 <= rows; r += 4) TILE(4, 4, r);
-    if (rows - r == 3) TILE(3, 4, r);
-    if (rows - r == 2) TILE(2, 4, r);
-    if (rows - r == 1) TILE(1, 4, r);
-  }
-  for (; c < cols; c++)
-    for (int r = 0; r < rows; r++) TILE(1, 1, r);
-#undef TILE
-}
+#include "linear_blocks.inc.h"
 
-/* x [m, k], w [n, k], out [m, n]. Rows go through in blocks that stay in the second-level cache while the weights stream past;
- * a group's outputs are gathered first, so that whole cache lines of `out` are written. */
-static void NAME(const INPUT *x, const WEIGHT *w, OUTPUT *out, int m, int n, int k, const ARGUMENTS *args, int threads) {
-  const int fitting = BLOCK_BYTES / (k * (int)sizeof(INPUT)) & ~3;
-  const int block = fitting < 4 ? 4 : fitting > MAX_BLOCK ? MAX_BLOCK : fitting;
-  const int groups = (n + GROUP - 1) / GROUP;
-  for (int row = 0; row < m; row += block) {
-    const int rows = m - row < block ? m - row : block;
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (int g = 0; g < groups; g++) {
-      OUTPUT part[MAX_BLOCK * GROUP];
-      const int first = g * GROUP, cols = n - first < GROUP ? n - first : GROUP;
-      JOIN(NAME, _group)(x + (size_t)row * k, w + (size_t)first * k, part, rows, cols, k, args, row, first);
-      for (int r = 0; r < rows; r++) memcpy(out + (size_t)(row + r) * n + first, part + r * GROUP, cols * sizeof(OUTPUT));
-    }
-  }
-}
-
-#undef GROUP
-#undef MAX_BLOCK
-#undef BLOCK_BYTES
-#undef JOIN
-#undef JOIN_
-#undef NAME
-#undef INPUT
-#undef WEIGHT
-#undef OUTPUT
 #undef WIDTH
 #undef VECTOR
 #undef LOAD_X
@@ -109,6 +61,5 @@ static void NAME(const INPUT *x, const WEIGHT *w, OUTPUT *out, int m, int n, int
 #undef SUM
 #undef DOT
 #undef SUM_LANES
-#undef ARGUMENTS
 #undef FINISH
 #undef STORE

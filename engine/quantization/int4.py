@@ -1,0 +1,67 @@
+"""4-bit weights in groups of 32 with one scale each, int8 activations with one scale per token.
+
+The groups are those of llama.cpp's Q4_0: the weight of the largest magnitude becomes -8 exactly. Sums of a group are
+exact integers, and groups are added in one order, so a row comes out the same in any batch.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from engine.models.layers import Linear
+from kernels.native.library import NativeLibrary
+
+__all__ = ["Int4Linear", "pack_columns", "unpack_columns"]
+
+GROUP = 32
+CHUNK = 64
+"""Inputs whose weights lie in 32 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Int4Linear:
+    """packed: uint8 [out, bytes], see `pack_columns`; bias: float32 [out] or None."""
+
+    packed: torch.Tensor
+    bias: torch.Tensor | None
+    library: NativeLibrary
+
+    @classmethod
+    def quantize(cls, linear: Linear, library: NativeLibrary) -> "Int4Linear":
+        """Round every group of weights to 16 steps."""
+        parts = [
+            pack_columns(part.float()) for part in linear.weight.split(1024)
+        ]  # a float32 copy of a slice at a time
+        return cls(torch.cat(parts), None if linear.bias is None else linear.bias.float(), library)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of weights, scales and bias."""
+        return self.packed.nbytes + (0 if self.bias is None else self.bias.nbytes)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """[n, in] to [n, out], in the dtype of x."""
+        return self.library.linear_int4(x.contiguous(), self.packed, self.bias)
+
+
+def pack_columns(weight: torch.Tensor) -> torch.Tensor:
+    """float32 [out, in] to uint8 [out, bytes]: for every 64 inputs 32 bytes, input i in the low half of byte i and
+    input 32 + i in the high half; then the scales of the groups of 32, float16, filled up to a multiple of 16."""
+    n_out, n_in = weight.shape
+    padded = torch.nn.functional.pad(weight, (0, -n_in % CHUNK)).view(n_out, -1, GROUP)
+    largest = padded.gather(2, padded.abs().argmax(2, keepdim=True))
+    scale = (largest / -8).half()
+    steps = torch.where(scale == 0, 1.0, scale.float())
+    levels = ((padded / steps).round() + 8).clamp_(0, 15).to(torch.uint8).view(n_out, -1, 2, GROUP)
+    halves = levels[:, :, 0] | levels[:, :, 1] << 4
+    scales = torch.nn.functional.pad(scale[..., 0], (0, -scale.shape[1] % 16))
+    return torch.cat((halves.view(n_out, -1), scales.contiguous().view(torch.uint8)), 1)
+
+
+def unpack_columns(packed: torch.Tensor, n_in: int) -> torch.Tensor:
+    """What the packed weights stand for: float32 [out, in]."""
+    n_chunks = -(-n_in // CHUNK)
+    halves = packed[:, : n_chunks * GROUP].view(len(packed), n_chunks, 1, GROUP)
+    levels = torch.cat((halves & 15, halves >> 4), 2).view(len(packed), -1, GROUP).float() - 8
+    scales = packed[:, n_chunks * GROUP :].contiguous().view(torch.float16)[:, : levels.shape[1], None].float()
+    return (levels * scales).view(len(packed), -1)[:, :n_in]
