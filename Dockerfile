@@ -10,7 +10,10 @@ COPY pyproject.toml ./
 RUN python -c "import tomllib; print('\n'.join(tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']))" > requirements.txt \
     && /opt/pointsman/bin/pip install --no-cache-dir --requirement requirements.txt
 COPY . .
-RUN /opt/pointsman/bin/pip install --no-cache-dir --no-deps .
+# The C kernels are compiled into the package: the image that runs has no compiler. Elsewhere than on x86-64 torch computes.
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/* \
+    && /opt/pointsman/bin/pip install --no-cache-dir --no-deps . \
+    && cd /tmp && { /opt/pointsman/bin/python -m kernels.native || true; }
 
 FROM python:3.11-slim
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent pointsman \

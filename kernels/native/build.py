@@ -34,6 +34,7 @@ class BuildFailed(RuntimeError):
 def find_library() -> Path | None:
     """The compiled kernels, compiled now if need be, or None, with one log line that says why."""
     try:
+        _check_cpu()
         return _existing() or compile_library(_cache_folder())
     except BuildFailed as error:
         log.warning("CPU kernels in C are not used, torch computes instead (2 to 3 times slower): %s", error)
@@ -41,8 +42,10 @@ def find_library() -> Path | None:
 
 
 def compile_library(folder: Path) -> Path:
-    """Compile into `folder`; returns the file. Raises BuildFailed with what is missing or what the compiler said."""
-    _check_cpu()
+    """Compile into `folder`, on any machine of the right architecture; returns the file.
+
+    Raises BuildFailed with what is missing or what the compiler said.
+    """
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         raise BuildFailed("there is no C compiler: install one (Debian: gcc and libc6-dev) and start again")
@@ -79,7 +82,6 @@ def packaged_folder() -> Path:
 
 
 def _existing() -> Path | None:
-    _check_cpu()
     candidates = (folder / _file_name() for folder in (packaged_folder(), _cache_folder()))
     return next((path for path in candidates if path.is_file()), None)
 
