@@ -58,23 +58,33 @@ class SchedulerConfig:
     """Limits of one step, and of the queue before it.
 
     token_budget: tokens computed in one step over all rows. max_rows: requests in one step. prefill_cap: most tokens
-    one request gets in one step (None: the whole budget). max_waiting_tokens and max_waiting_requests: beyond either,
-    admission refuses.
+    one request gets in one step (None: the whole budget). max_slowdown: how many times as long as without prompts a
+    step may take, by prediction, while answers are streaming (None: as long as the budget lasts); min_chunk: so many
+    tokens of a prompt it computes even so. priority_s: seconds of waiting that one level of priority is worth, so that
+    a request is overtaken only by what arrives within that time for each level between them. max_waiting_tokens and
+    max_waiting_requests: beyond either, admission refuses.
     """
 
     token_budget: int = 512
     max_rows: int = 64
     prefill_cap: int | None = None
+    max_slowdown: float | None = 1.6
+    min_chunk: int = 8
+    priority_s: float = 0.25
     max_waiting_tokens: int = 262_144
     max_waiting_requests: int = 1024
 
     def __post_init__(self) -> None:
         """Raise ValueError with what was wrong and what is allowed."""
-        for name in ("token_budget", "max_rows", "max_waiting_tokens", "max_waiting_requests"):
+        for name in ("token_budget", "max_rows", "min_chunk", "max_waiting_tokens", "max_waiting_requests"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: use 1 or more")
         if self.prefill_cap is not None and self.prefill_cap < 1:
             raise ValueError(f"prefill_cap is {self.prefill_cap}: use 1 or more, or leave it out")
+        if self.max_slowdown is not None and self.max_slowdown <= 1.0:
+            raise ValueError(f"max_slowdown is {self.max_slowdown}: use more than 1, or None for no limit")
+        if self.priority_s <= 0.0:
+            raise ValueError(f"priority_s is {self.priority_s}: use more than 0, or low priorities could wait for ever")
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,9 +66,6 @@ class StepCost(NamedTuple):
         return self.weight_bytes + self.embedding_bytes + kv + self.logits_bytes
 
 
-NO_COST = StepCost(0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-
-
 @dataclass(frozen=True, slots=True)
 class WeightBytes:
     """Bytes of the projections as they lie in memory, quantised or not: of all layers together, and of the head."""
@@ -131,11 +128,6 @@ class CostModel:
     def seconds(self, cost: StepCost) -> float:
         """How long a step of this cost will take here; never negative."""
         return self._fit.predict(self._features(cost))
-
-    def drain_s(self, n_tokens: int, token_budget: int) -> float:
-        """Seconds until `n_tokens` queued tokens are computed in full steps of `token_budget`."""
-        full = self.with_row(NO_COST, 0, token_budget, 1)
-        return self.seconds(full) * n_tokens / token_budget
 
     def observe(self, cost: StepCost, seconds: float) -> None:
         """Learn from a step that was measured."""

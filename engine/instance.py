@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from engine.blocks import BlockPool, root_key
+from engine.chunk_limit import Shape
 from engine.config import SchedulerConfig
 from engine.constrain import GrammarFault, GuardedMatcher, TokenMatcher
 from engine.cost_model import CostModel
@@ -56,7 +57,7 @@ class ModelInstance:
             max_model_len=info.max_model_len,
             splits_blocks=not runner.state_layers,
             counters=self.counters,
-            drain_s=self._drain_s,
+            cost_model=cost_model,
             clock=clock,
         )
         self.cost_model = cost_model
@@ -83,9 +84,19 @@ class ModelInstance:
         return self.scheduler.earliest_deadline()
 
     def slack_s(self) -> float | None:
-        """Seconds until the next deadline."""
-        deadline = self.scheduler.earliest_deadline()
-        return None if deadline is None else deadline - self._clock()
+        """Seconds that the request whose deadline comes next could still lose: those until then, less what its known
+        tokens and, where it says how many more it wants, those will take by prediction."""
+        request = self.scheduler.most_pressing()
+        if request is None or request.deadline_s is None:
+            return None
+        wanted, generation = 0, self._generations.get(request.id)
+        if generation is not None and generation.params.max_tokens is not None:
+            wanted = generation.n_left
+        known, cost_model = Shape(request.computed, len(request.tokens) - request.computed, 1), self.cost_model
+        needed_s = cost_model.seconds(cost_model.step([known]))
+        if wanted > 1:
+            needed_s += (wanted - 1) * cost_model.seconds(cost_model.step([Shape(len(request.tokens), 1, 1)]))
+        return request.deadline_s - self._clock() - needed_s
 
     def prepare(self, command: Prepare) -> None:
         """Queue a prefill that is held once it is done. Raises RequestRefused."""
@@ -111,7 +122,6 @@ class ModelInstance:
         else:
             request = self._request(command.id, command.tokens or [], command.salt)
             request.priority, request.deadline_s = command.priority, deadline_s
-            self._refuse_hopeless(command.deadline_s)
             self.scheduler.add(request)
             self._requests[request.id] = request
         self.counters.submitted += 1
@@ -199,7 +209,7 @@ class ModelInstance:
             "waiting_now": self.scheduler.n_waiting,
             "held_now": self.scheduler.n_held,
             "waiting_tokens_now": self.scheduler.waiting_tokens,
-            "queue_s_now": self._drain_s(self.scheduler.waiting_tokens),
+            "queue_s_now": self.scheduler.wait_s(self.scheduler.waiting_tokens),
             "kv_blocks_used_now": pool.n_used,
             "kv_blocks_total": pool.n_blocks,
             "block_evictions": pool.evictions,
@@ -241,16 +251,6 @@ class ModelInstance:
         for fault in faults.values():
             raise fault
         return generation
-
-    def _refuse_hopeless(self, deadline_s: float | None) -> None:
-        """Refuse at once what would only wait until its deadline."""
-        queue_s = self._drain_s(self.scheduler.waiting_tokens)
-        if deadline_s is not None and queue_s > deadline_s:
-            raise RequestRefused(
-                "overloaded",
-                f"about {queue_s:.1f} s of work is waiting and the deadline is in {deadline_s:.1f} s: try again later",
-                retry_after_s=queue_s,
-            )
 
     def _force(self, generation: Generation, faults: dict[str, GrammarFault]) -> None:
         """Commit what the grammar leaves no choice about."""
@@ -337,6 +337,3 @@ class ModelInstance:
         """What the client calls a request: a generation that continues a prefill has an id of its own."""
         generation = self._generations.get(request_id)
         return request_id if generation is None else generation.id
-
-    def _drain_s(self, n_tokens: int) -> float:
-        return self.cost_model.drain_s(n_tokens, self.scheduler.config.token_budget)

@@ -134,7 +134,8 @@ class Request:
     and values of tokens[:computed] lie in `blocks`. `computed == len(tokens)` holds only while the logits of the last
     token are kept (`logits_kept`): a prepared request, until it goes on. keys: content keys of the first full blocks,
     each hashed once, of which `registered` are offered to the prefix cache. furthest: the end of what was ever
-    computed or cached, to tell recomputation from computation.
+    computed or cached, to tell recomputation from computation. rank: sorts requests as they are served, lowest first;
+    given by the scheduler.
     """
 
     id: str
@@ -150,6 +151,7 @@ class Request:
     blocks: list[int] = field(default_factory=list)
     keys: list[bytes] = field(default_factory=list)
     arrival: int = 0
+    rank: tuple[float, int] = (0.0, 0)
     status: RequestStatus = RequestStatus.WAITING
     logits_kept: bool = False
     registered: int = 0
@@ -165,11 +167,6 @@ class Request:
     def remaining(self) -> int:
         """Tokens that a step must compute until this request can yield its next one."""
         return len(self.tokens) + len(self.tail) - self.computed
-
-    @property
-    def rank(self) -> tuple[int, int]:
-        """Sorts requests as they are served: higher priority first, then the earlier arrival."""
-        return (-self.priority, self.arrival)
 
 
 class EngineError(Exception):

@@ -4,9 +4,14 @@ A request is `tokens` + `tail` + `computed`; each step lets `computed` catch up.
 prefix hit, a preemption, a jump over forced tokens and a draft to verify are the same thing here with different
 numbers (the idea is vLLM V1's `num_computed_tokens`, taken to its end).
 
-Order of service: requests that run, then those that wait, each by (priority, arrival). Since victims of preemption
-come from the end of that order, and rows are granted from its start, a request that was granted a row is never
-preempted in the same step.
+Order of service: by rank, the time of arrival less a head start for each level of priority. So priority is worth a
+stated time of waiting, and everyone's turn comes: nothing that arrives later than that head start is served before.
+What runs comes before what waits, but for long prompts under way, which let a waiting request of lower rank begin
+first. Since victims of preemption come from the end of that order, and rows are granted from its start, a request that
+was granted a row is never preempted in the same step.
+
+While answers are streaming, the prompts that are computed beside them are cut so that the step does not take much
+longer (ChunkLimit).
 """
 
 import heapq
@@ -16,7 +21,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from engine.block_tables import BlockTables, PrefixHit
 from engine.blocks import BlockPool
+from engine.chunk_limit import ChunkLimit, Shape
 from engine.config import SchedulerConfig
+from engine.cost_model import CostModel
 from engine.plan import Row, StepPlan, StepResult
 from engine.request import Request, RequestRefused, RequestStatus
 from engine.stats import Counters
@@ -28,8 +35,8 @@ class Scheduler:
     """Decides each step of one model: `schedule()`, run the plan, `commit()`; then again.
 
     max_model_len: positions the model can address. max_held: beyond it the oldest prepared request loses its blocks
-    (None: four times the rows of a step). splits_blocks: see BlockTables. drain_s: predicts in how many seconds that
-    many queued tokens will have been computed (for Retry-After). clock: seconds, monotonic.
+    (None: four times the rows of a step). splits_blocks: see BlockTables. cost_model: predicts steps
+    (None: chunks are as long as the budget, and waits are unknown). clock: seconds, monotonic.
     """
 
     def __init__(
@@ -41,7 +48,7 @@ class Scheduler:
         max_held: int | None = None,
         splits_blocks: bool = True,
         counters: Counters | None = None,
-        drain_s: Callable[[int], float] = lambda _tokens: 1.0,
+        cost_model: CostModel | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config, self.pool = config, pool
@@ -52,11 +59,11 @@ class Scheduler:
         self.max_held = 4 * config.max_rows if max_held is None else max_held
         self._prefill_cap = config.prefill_cap or config.token_budget
         self.counters = counters or Counters()
-        self._drain_s, self._clock = drain_s, clock
+        self._cost_model, self._clock = cost_model, clock
         self._live: dict[str, Request] = {}
         self._running: list[Request] = []
         self._queue: list[
-            tuple[tuple[int, int], int, Request]
+            tuple[tuple[float, int], int, Request]
         ] = []  # a heap; entries of requests that left are skipped
         self._waiting: dict[str, Request] = {}
         self._parked: dict[str, Request] = {}  # own blocks but do not run: held, or resumed and waiting; oldest first
@@ -97,8 +104,8 @@ class Scheduler:
         return iter(self._live.values())
 
     def add(self, request: Request) -> None:
-        """Queue a new request. Raises RequestRefused: `too_long` if it can never fit, `overloaded` if the queue is
-        full.
+        """Queue a new request. Raises RequestRefused: `too_long` if it can never fit, `overloaded` if the queue is full
+        or the request would still wait when its deadline passes.
         """
         if request.id in self._live:
             raise RequestRefused("duplicate_id", f"request id {request.id!r} is in use: choose another")
@@ -110,18 +117,12 @@ class Scheduler:
                 f"the prompt has {len(request.tokens)} tokens and the window {self.window}, of which one is "
                 "for the answer: shorten the prompt",
             )
-        tokens = self._waiting_tokens + len(request.tokens)
-        full = len(self._waiting) >= self.config.max_waiting_requests
-        if full or (self._waiting and tokens > self.config.max_waiting_tokens):
-            raise RequestRefused(
-                "overloaded",
-                f"{len(self._waiting)} requests with {self._waiting_tokens} tokens are waiting: try again later",
-                retry_after_s=self._drain_s(self._waiting_tokens),
-            )
         request.arrival = self._arrivals
-        self._arrivals += 1
         request.timeline.arrived_s = request.timeline.arrived_s or self._clock()
         request.timeline.prompt_tokens = request.n_prompt
+        request.rank = self._rank(request)
+        self._refuse_overload(request)
+        self._arrivals += 1
         self._live[request.id] = request
         self._enqueue(request)
         self.set_deadline(request, request.deadline_s)
@@ -143,6 +144,7 @@ class Scheduler:
         """Let a held request generate."""
         request.holds = request.wants_state = False
         request.priority = priority
+        request.rank = self._rank(request)
         self.counters.resumed += 1
         if request.status is RequestStatus.RUNNING:
             self._running.sort(key=lambda running: running.rank)
@@ -179,23 +181,36 @@ class Scheduler:
             heapq.heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else None
 
+    def most_pressing(self) -> Request | None:
+        """The request with the earliest deadline among those that wait or run (those held need no steps)."""
+        self.earliest_deadline()  # forgets those of requests that are over
+        active = (RequestStatus.WAITING, RequestStatus.RUNNING)
+        entries = (e for e in self._deadlines if e[2].status in active and e[2].deadline_s == e[0])
+        return min(entries, default=(0.0, 0, None))[2]
+
     def schedule(self) -> StepPlan | None:
         """The next step, or None where nothing can run. Every plan must be committed before the next one is made."""
         if self._in_flight is not None:
             raise RuntimeError(
                 f"step {self._in_flight[0].step_id} is not committed: commit it before the next schedule()"
             )
-        budget = self.config.token_budget
+        budget, limit = self.config.token_budget, self._chunk_limit()
         granted: list[tuple[Request, int]] = []
         while len(granted) < len(self._running):
             request = self._running[len(granted)]
+            is_chunk = self._is_chunk(request)
             # One token of the budget stays reserved for every later request, so that all of them advance.
-            n = self._grant(request, budget - (len(self._running) - len(granted) - 1))
+            reserved = len(self._running) - len(granted) - 1
+            if is_chunk and (first := next(self._admit(budget - reserved - 1, limit, request), None)) is not None:
+                granted.append(first)
+                budget -= first[1]
+                continue
+            n = self._grant(request, budget - reserved, limit if is_chunk else None)
             if not self._grow(request, n):
                 break
             granted.append((request, n))
             budget -= n
-        granted.extend(self._admit(budget))
+        granted.extend(self._admit(budget, limit))
         if not granted:
             return None
         self._step_id += 1
@@ -248,10 +263,75 @@ class Scheduler:
         if places != len(self._live) or any(request.id not in self._live for request in self._running):
             raise RuntimeError(f"{len(self._live)} requests are live, {places} are running, waiting or held")
 
-    def _grant(self, request: Request, budget: int) -> int:
+    def _refuse_overload(self, request: Request) -> None:
+        """Raise RequestRefused where the queue is full, or too long for the request's deadline."""
+        tokens = self._waiting_tokens + len(request.tokens)
+        full = len(self._waiting) >= self.config.max_waiting_requests
+        if full or (self._waiting and tokens > self.config.max_waiting_tokens):
+            raise RequestRefused(
+                "overloaded",
+                f"{len(self._waiting)} requests with {self._waiting_tokens} tokens are waiting: try again later",
+                retry_after_s=self.wait_s(self._waiting_tokens),
+            )
+        if request.deadline_s is None:
+            return
+        ahead = sum(waiting.queued_tokens for waiting in self._waiting.values() if waiting.rank < request.rank)
+        ahead += sum(len(running.tokens) - running.computed for running in self._running if self._is_chunk(running))
+        wait_s, left_s = self.wait_s(ahead), request.deadline_s - self._clock()
+        if ahead and wait_s > left_s:
+            raise RequestRefused(
+                "overloaded",
+                f"about {wait_s:.1f} s of work comes first and the deadline is in {left_s:.1f} s: try again later",
+                retry_after_s=wait_s - max(left_s, 0.0),
+            )
+
+    def wait_s(self, n_tokens: int) -> float:
+        """Predicts in how many seconds that many waiting tokens are computed, at the pace of the next step."""
+        if self._cost_model is None:
+            return 0.0
+        n, streams, limit = self.config.token_budget, list[Shape](), self._chunk_limit()
+        if limit is not None:
+            streams = self._streams()
+            n = limit.take(0, max(1, n - len(streams)))
+        return n_tokens / n * self._cost_model.seconds(self._cost_model.step([*streams, Shape(0, n, 0)]))
+
+    def _rank(self, request: Request) -> tuple[float, int]:
+        """A place in line that never changes: arrival, moved forward by what the priority is worth."""
+        return (request.timeline.arrived_s - request.priority * self.config.priority_s, request.arrival)
+
+    def _is_chunk(self, request: Request) -> bool:
+        """Whether so many tokens are to be computed that other answers would notice."""
+        return len(request.tokens) - request.computed > self.config.min_chunk
+
+    def _streams(self) -> list[Shape]:
+        """What goes into the next step whatever the prompts: a token, a draft or a few forced tokens of each answer."""
+        return [
+            Shape(request.computed, request.remaining, 1 + len(request.tail))
+            for request in self._running
+            if not self._is_chunk(request)
+        ]
+
+    def _chunk_limit(self) -> ChunkLimit | None:
+        """The limit of the next step's prompts; None where there are none, or no answer that they could delay."""
+        slowdown, cost_model = self.config.max_slowdown, self._cost_model
+        if cost_model is None or slowdown is None:
+            return None
+        has_chunks, has_answers = bool(self._waiting), False
+        for request in self._running:
+            if self._is_chunk(request):
+                has_chunks = True
+            elif len(request.tokens) > request.n_prompt:
+                has_answers = True
+        if not has_chunks or not has_answers:
+            return None
+        return ChunkLimit(cost_model, self._streams(), max_slowdown=slowdown, min_chunk=self.config.min_chunk)
+
+    def _grant(self, request: Request, budget: int, limit: ChunkLimit | None) -> int:
         """How many tokens of the request go into this step; its tail is cut to what fits behind them."""
         known = len(request.tokens) - request.computed
         room = min(self._prefill_cap, budget, self.window - request.computed)
+        if limit is not None:
+            room = limit.take(request.computed, min(known, room))
         del request.tail[max(0, room - known) :]
         return min(known + len(request.tail), room)
 
@@ -267,13 +347,20 @@ class Scheduler:
         self._tables.grow(request, missing)
         return True
 
-    def _admit(self, budget: int) -> Iterator[tuple[Request, int]]:
-        """Move waiting requests to the running ones, strictly in order: one that does not fit is never overtaken."""
+    def _admit(
+        self, budget: int, limit: ChunkLimit | None, before: Request | None = None
+    ) -> Iterator[tuple[Request, int]]:
+        """Move waiting requests to the running ones, strictly in order: one that does not fit is never overtaken.
+
+        before: only those that are served before this one.
+        """
         while budget > 0 and self._queue and len(self._running) < self.max_running:
             rank, _, request = self._queue[0]
             if self._waiting.get(request.id) is not request or rank != request.rank:
                 heapq.heappop(self._queue)
                 continue
+            if (before is not None and rank > before.rank) or (limit is not None and limit.is_spent):
+                break
             if not self._place(request):
                 if not self._running and self._release_parked(request):
                     continue
@@ -284,7 +371,7 @@ class Scheduler:
             request.status = RequestStatus.RUNNING
             request.timeline.admitted_s = request.timeline.admitted_s or self._clock()
             insort(self._running, request, key=lambda running: running.rank)
-            n = self._grant(request, budget)
+            n = self._grant(request, budget, limit)
             budget -= n
             yield request, n
 

@@ -224,7 +224,8 @@ class FakeCore:
         return [live.request for live in self.live.values() if live.request.status is RequestStatus.WAITING]
 
     def _queued(self) -> list[Request]:
-        return sorted(self._waiting(), key=lambda request: (-request.priority, request.arrival))
+        head_start = self.scheduler.config.priority_s
+        return sorted(self._waiting(), key=lambda r: (r.timeline.arrived_s - r.priority * head_start, r.arrival))
 
     def _blocks(self) -> set[int]:
         return {block for live in self.live.values() for block in live.request.blocks}

@@ -1,11 +1,14 @@
 """The scheduler by example: who goes first, what is refused, who gives way (any history: test_scheduler_machine.py)."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.blocks import BlockPool
 from engine.config import SchedulerConfig
 from engine.plan import StepResult
 from engine.request import Request, RequestRefused, RequestStatus
+from tests.engine.costs import STEP_S, TOKEN_S, linear_cost_model
 from tests.engine.fake_core import FakeCore
 from tests.engine.fake_runner import continuation
 
@@ -27,12 +30,109 @@ def test_a_prompt_that_can_never_fit_is_refused_when_it_arrives() -> None:
 
 
 def test_a_full_queue_refuses_with_the_time_it_needs_to_drain() -> None:
-    config = SchedulerConfig(max_waiting_requests=8, max_waiting_tokens=20)
-    core = core_of(config, 40, 4, drain_s=lambda tokens: tokens / 10)
+    config = SchedulerConfig(token_budget=10, max_waiting_requests=8, max_waiting_tokens=20)
+    core = core_of(config, 40, 4, cost_model=linear_cost_model())
     core.scheduler.add(Request("a", [0] * 15))
     with pytest.raises(RequestRefused, match="1 requests with 15 tokens are waiting") as refusal:
         core.scheduler.add(Request("b", [0] * 6))
-    assert (refusal.value.code, refusal.value.retry_after_s) == ("overloaded", 1.5)
+    assert refusal.value.code == "overloaded"
+    assert refusal.value.retry_after_s == pytest.approx(1.5 * (STEP_S + 10 * TOKEN_S), rel=0.02)
+
+
+def test_what_would_still_wait_at_its_deadline_is_refused_with_the_time_until_it_would_not() -> None:
+    core = core_of(SchedulerConfig(token_budget=10), 40, 4, cost_model=linear_cost_model())
+    core.now = 100.0
+    core.scheduler.add(Request("a", [0] * 30, deadline_s=100.001))  # nothing is before it: it may try
+    queued_s = 3 * (STEP_S + 10 * TOKEN_S)
+    with pytest.raises(RequestRefused, match="the deadline is in 0.0 s") as refusal:
+        core.scheduler.add(Request("b", [0], deadline_s=100.0 + queued_s - 0.02))
+    assert refusal.value.code == "overloaded"
+    assert refusal.value.retry_after_s == pytest.approx(0.02, abs=0.002)
+    core.scheduler.add(Request("c", [0], deadline_s=100.0 + queued_s + 0.005))
+    core.scheduler.add(Request("d", [0], deadline_s=100.001, priority=1))  # goes before them all
+
+
+def test_a_prompt_under_way_counts_as_work_that_comes_first() -> None:
+    core = core_of(SchedulerConfig(token_budget=10), 40, 4, cost_model=linear_cost_model())
+    core.submit([0] * 60, 1)
+    core.step()
+    with pytest.raises(RequestRefused, match="comes first"):
+        core.scheduler.add(Request("b", [0], deadline_s=0.05))
+    core.scheduler.add(Request("c", [0], deadline_s=0.15))
+
+
+def test_a_long_prompt_slows_running_answers_down_by_the_stated_factor_and_no_more() -> None:
+    model, config = linear_cost_model(), SchedulerConfig(token_budget=64, max_slowdown=1.6, min_chunk=2)
+    core = core_of(config, 60, 4, cost_model=model)
+    for _ in range(8):
+        core.submit([0, 1], 40)
+    core.step()
+    core.submit([1] * 60, 1)
+    chunks = []
+    while (plan := core.step()) is not None and len(plan.rows) == 9:
+        assert {row.n for row in plan.rows[:8]} == {1}
+        assert model.seconds(model.step(plan.rows)) <= 1.6 * model.seconds(model.step(plan.rows[:8])) * 1.001
+        chunks.append(plan.rows[8].n)
+    assert sum(chunks) == 60
+    assert set(chunks[:-1]) == {10}  # 18 ms alone, so 10.8 ms for the prompt
+
+
+def test_a_prompt_advances_by_its_least_chunk_however_much_that_costs() -> None:
+    config = SchedulerConfig(token_budget=64, max_slowdown=1.001, min_chunk=5)
+    core = core_of(config, 60, 4, cost_model=linear_cost_model())
+    core.submit([0, 1], 40)
+    core.step()
+    core.submit([1] * 30, 1)
+    plans = [core.step() for _ in range(5)]
+    assert [plan.rows[1].n for plan in plans if plan] == [5] * 5
+
+
+def test_while_nothing_streams_a_prompt_gets_the_whole_budget() -> None:
+    core = core_of(SchedulerConfig(token_budget=24), 60, 4, cost_model=linear_cost_model())
+    core.submit([0] * 60, 1)
+    core.submit([1] * 60, 1)
+    assert [plan.n_tokens for _ in range(5) if (plan := core.step())] == [24] * 5
+
+
+def test_a_prompt_of_higher_rank_begins_before_a_long_one_goes_on() -> None:
+    core = core_of(SchedulerConfig(token_budget=8), 60, 4, cost_model=linear_cost_model())
+    core.submit([0] * 50, 1)
+    core.step()
+    urgent = core.submit([1] * 20, 1, priority=1)
+    plans = [core.step() for _ in range(3)]
+    assert [[row.n for row in plan.rows if row.request_id == urgent] for plan in plans if plan] == [[7], [7], [6]]
+    assert all(plan is not None and len(plan.rows) == 2 for plan in plans)
+    while core.step():
+        pass
+    assert core.happened["finished"] == 2
+
+
+@given(
+    gap=st.integers(1, 8),
+    budget=st.integers(4, 16),
+    rows=st.integers(1, 4),
+    chunk=st.integers(1, 4),
+    seconds=st.floats(0.005, 0.2),
+)
+@settings(max_examples=40)
+def test_nothing_that_arrives_after_the_head_start_of_its_priority_is_served_first(
+    gap: int, budget: int, rows: int, chunk: int, seconds: float
+) -> None:
+    """12: a flood of urgent requests delays an ordinary one by its head start and what ran then, not for ever."""
+    config = SchedulerConfig(token_budget=budget, max_rows=rows, min_chunk=chunk, priority_s=0.25)
+    core = core_of(config, 24, 4, cost_model=linear_cost_model())
+    for _ in range(rows + 1):
+        core.submit([0] * 12, 6, priority=gap)
+    waits = core.submit([1] * 10, 2)
+    head_start_s, n_steps = 0.25 * gap, 0
+    while core.live[waits].request.status is RequestStatus.WAITING:
+        if core.scheduler.n_waiting < 4:
+            core.submit([0] * 12, 6, priority=gap)
+        core.step()
+        core.pass_time(seconds)
+        n_steps += core.now > head_start_s
+        # At most 5 were before it when the head start ended, beside those that ran; each takes 12 + 6 steps or fewer.
+        assert n_steps <= (5 + rows) * 18, "it starves"
 
 
 def test_a_prompt_above_the_queue_limit_is_taken_by_an_empty_queue() -> None:

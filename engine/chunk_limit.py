@@ -1,0 +1,53 @@
+"""How much of waiting prompts a step may compute beside running streams."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from engine.cost_model import CostModel, RowShape
+
+__all__ = ["ChunkLimit", "Shape"]
+
+
+class Shape(NamedTuple):
+    """A row before its tokens are put together; see RowShape."""
+
+    start: int
+    n: int
+    n_logits: int
+
+
+class ChunkLimit:
+    """Keeps a step within `max_slowdown` times the seconds that its streams alone are predicted to take, so that a long
+    prompt delays them a little in many steps and not for seconds in one (chunked prefill: Agrawal et al., 2024,
+    "Taming Throughput-Latency Tradeoff in LLM Inference with Sarathi-Serve"; there the chunk is a fixed number).
+
+    streams: the rows that go into the step anyway. min_chunk: the first chunk of a step gets so many tokens whatever
+    they cost, so that prompts always advance.
+    """
+
+    def __init__(
+        self, cost_model: CostModel, streams: Iterable[RowShape], *, max_slowdown: float, min_chunk: int
+    ) -> None:
+        self._cost_model, self._cost, self._least = cost_model, cost_model.step(streams), min_chunk
+        self._limit_s = max_slowdown * cost_model.seconds(self._cost)
+        self.is_spent = False
+        """Whether a chunk had to be cut, so that no other prompt should begin in this step."""
+
+    def take(self, start: int, n: int) -> int:
+        """How many of the `n` tokens from position `start` on go into the step: one at least, if there is one."""
+        if n == 0:
+            return 0
+        least, most = min(n, 1 if self.is_spent else self._least), n
+        while least < most:
+            middle = (least + most + 1) // 2
+            if self._seconds(start, middle) <= self._limit_s:
+                least = middle
+            else:
+                most = middle - 1
+        self._cost = self._cost_model.with_row(self._cost, start, least, 0)
+        self._least = 1
+        self.is_spent |= least < n
+        return least
+
+    def _seconds(self, start: int, n: int) -> float:
+        return self._cost_model.seconds(self._cost_model.with_row(self._cost, start, n, 0))
