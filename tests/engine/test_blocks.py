@@ -1,95 +1,11 @@
-"""The block pool against a model that recounts everything: accounting, keys, LRU order and holds."""
+"""The block pool by example, and the laws of its keys (any history: test_block_machine.py)."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from engine.blocks import BlockPool, NoFreeBlocks, extend_keys, root_key
-
-ROOT = root_key(salt="", fingerprint="model", kv_format="float32")
-
-
-def keys_of(tokens: list[int], block_size: int, root: bytes = ROOT) -> list[bytes]:
-    keys: list[bytes] = []
-    extend_keys(keys, root, tokens, len(tokens) // block_size, block_size)
-    return keys
-
-
-class PoolMachine(RuleBasedStateMachine):
-    """Requests come with prompts from a tiny alphabet, so that prefixes are often shared, and leave at any point."""
-
-    @initialize(n_blocks=st.integers(2, 12), block_size=st.integers(1, 3))
-    def start(self, n_blocks: int, block_size: int) -> None:
-        self.pool = BlockPool(n_blocks, block_size)
-        self.tables: dict[int, list[int]] = {}
-        self.contents: dict[
-            int, tuple[int, ...]
-        ] = {}  # block -> the tokens from position 0 to its end, once registered
-        self.freed_during: dict[int, int] = {}
-        self.steps: list[int] = []
-        self.ids = 0
-
-    @rule(tokens=st.lists(st.integers(0, 1), min_size=1, max_size=12))
-    def admit(self, tokens: list[int]) -> None:
-        size = self.pool.block_size
-        keys = keys_of(tokens, size)
-        n_hits = self.pool.lookup(keys)
-        needed = self.pool.blocks_for(len(tokens)) - n_hits
-        if needed > self.pool.n_free - self.pool.n_idle(keys[:n_hits]):
-            return
-        hits = self.pool.acquire(keys[:n_hits])
-        for index, block in enumerate(hits):
-            assert self.contents[block] == tuple(tokens[: (index + 1) * size]), "a hit holds other tokens than it says"
-        fresh = self.pool.allocate(needed)
-        assert not any(block in table for table in self.tables.values() for block in fresh), (
-            "a writable block is shared"
-        )
-        assert not self.freed_during.keys() & set(fresh), "a block of an unfinished step was handed out again"
-        blocks = hits + fresh
-        for index in range(n_hits, len(keys)):
-            block = self.pool.register(blocks[index], keys[index])
-            assert block == blocks[index] or self.contents[block] == tuple(tokens[: (index + 1) * size])
-            if block != blocks[index] and self.steps:
-                self.freed_during[blocks[index]] = self.steps[-1]
-            blocks[index] = block
-            self.contents[block] = tuple(tokens[: (index + 1) * size])
-        for block in hits:
-            self.freed_during.pop(block, None)
-        self.ids += 1
-        self.tables[self.ids] = blocks
-
-    @rule(choice=st.randoms(use_true_random=False))
-    def leave(self, choice: object) -> None:
-        if self.tables:
-            blocks = self.tables.pop(choice.choice(sorted(self.tables)))  # type: ignore[attr-defined]
-            self.pool.release(blocks)
-            still = {block for table in self.tables.values() for block in table}
-            if self.steps:
-                self.freed_during.update({block: self.steps[-1] for block in blocks if block not in still})
-
-    @rule()
-    def begin(self) -> None:
-        self.ids += 1
-        self.steps.append(self.ids)
-        self.pool.begin_step(self.ids)
-
-    @rule()
-    def end(self) -> None:
-        if self.steps:
-            self.pool.end_step(self.steps.pop(0))
-            oldest = self.steps[0] if self.steps else None
-            self.freed_during = {b: s for b, s in self.freed_during.items() if oldest is not None and s >= oldest}
-
-    @invariant()
-    def accounts_balance(self) -> None:
-        self.pool.check_integrity(self.tables.values())
-        used = {block for table in self.tables.values() for block in table}
-        assert self.pool.n_used == len(used | self.freed_during.keys())
-
-
-TestPool = PoolMachine.TestCase
-TestPool.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
+from engine.blocks import BlockPool, NoFreeBlocks, root_key
+from tests.engine.keys import keys_of
 
 
 def test_leaves_are_evicted_before_their_roots_and_old_before_new() -> None:
