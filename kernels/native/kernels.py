@@ -26,7 +26,7 @@ def build(library: NativeLibrary) -> Kernels:
         rms_norm=library.rms_norm,
         add_rms_norm=library.add_rms_norm,
         silu_and_mul=library.silu_and_mul,
-        gelu_tanh_and_mul=reference.gelu_tanh_and_mul,
+        gelu_tanh_and_mul=library.gelu_tanh_and_mul,
         rope_and_cache=library.rope_and_cache,
         sample=cpu.sample,
         accept_chain=reference.accept_chain,

@@ -34,39 +34,49 @@ INLINE void JOIN(score_, SUFFIX)(const int rows, const uint32_t *const *q, const
   }
 }
 
-/* sums[r][64 dims] += weights times values, over the words of a chunk, for up to 4 query vectors. */
-INLINE void JOIN(weigh_, SUFFIX)(const int rows, const uint32_t *weights, size_t stride, const uint32_t *values, size_t value_stride, int words,
+/* sums[r][16 * width dims] += weights times values, over the words of a chunk, for up to 4 query vectors. */
+INLINE void JOIN(weigh_, SUFFIX)(const int rows, const int width, const uint32_t *weights, size_t stride, const uint32_t *values, size_t value_stride, int words,
                                  float *sums, size_t sum_stride) {
   __m512 acc[4][4];
 #pragma GCC unroll 4
   for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
-    for (int j = 0; j < 4; j++) acc[r][j] = _mm512_load_ps(sums + r * sum_stride + 16 * j);
+    for (int j = 0; j < width; j++) acc[r][j] = _mm512_load_ps(sums + r * sum_stride + 16 * j);
   for (int w = 0; w < words; w++) {
     __m512i v[4];
 #pragma GCC unroll 4
-    for (int j = 0; j < 4; j++) v[j] = _mm512_load_si512(values + w * value_stride + 16 * j);
+    for (int j = 0; j < width; j++) v[j] = _mm512_load_si512(values + w * value_stride + 16 * j);
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) {
       const __m512i weight = _mm512_set1_epi32((int)weights[r * stride + w]);
 #pragma GCC unroll 4
-      for (int j = 0; j < 4; j++) acc[r][j] = DOT(acc[r][j], weight, v[j]);
+      for (int j = 0; j < width; j++) acc[r][j] = DOT(acc[r][j], weight, v[j]);
     }
   }
 #pragma GCC unroll 4
   for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
-    for (int j = 0; j < 4; j++) _mm512_store_ps(sums + r * sum_stride + 16 * j, acc[r][j]);
+    for (int j = 0; j < width; j++) _mm512_store_ps(sums + r * sum_stride + 16 * j, acc[r][j]);
 }
 
 /* Where the keys or values of tile … tile+15 lie; NULL for positions that nothing sees (behind the window, or to come). */
 INLINE void JOIN(locate_, SUFFIX)(const ELEMENT *of[16], const ELEMENT *base, size_t page_stride, const step_row *row, int tile, int seen,
                                   int end, const attention_shape *shape) {
+  int page = tile / shape->block_size, offset = tile % shape->block_size;
   for (int j = 0; j < 16; j++) {
     const int key = tile + j;
-    of[j] = key < seen || key >= end ? NULL
-                                     : base + row->table[key / shape->block_size] * page_stride + (size_t)(key % shape->block_size) * shape->head_dim;
+    of[j] = key < seen || key >= end ? NULL : base + row->table[page] * page_stride + (size_t)offset * shape->head_dim;
+    if (++offset == shape->block_size) offset = 0, page++;
   }
+}
+
+/* Ask for the keys or values of a tile, so that they are in the second-level cache when a chunk later they are packed. */
+INLINE void JOIN(prefetch_, SUFFIX)(const ELEMENT *base, size_t page_stride, const step_row *row, int tile, int seen, int end,
+                                    const attention_shape *shape) {
+  const ELEMENT *of[16];
+  JOIN(locate_, SUFFIX)(of, base, page_stride, row, tile, seen, end, shape);
+  for (int j = 0; j < 16; j++)
+    for (size_t at = 0; of[j] && at < shape->head_dim * sizeof(ELEMENT); at += 64) _mm_prefetch((const char *)of[j] + at, _MM_HINT_T1);
 }
 
 /* Keys to words: out[word][16 keys]. */
@@ -92,10 +102,11 @@ static void JOIN(attend_item_, SUFFIX)(const ELEMENT *q, size_t q_stride, const 
   const int end = position + n;                              /* of the keys that the last query sees */
   const int seen = shape->window > 0 && shape->window <= position ? position - shape->window + 1 : 0;
   const int first = seen & ~15; /* tiles begin at multiples of 16, whatever the pages */
-  const int vectors = n * group, dims = (d + 63) & ~63;
+  const int vectors = n * group, dims = (d + 15) & ~15;
   const scratch_parts part = divide_scratch(scratch, vectors, end - first, dims);
   const uint32_t *query[4];
 
+  for (int tile = first; tile < first + CHUNK; tile += 16) JOIN(prefetch_, SUFFIX)(keys, page_stride, row, tile, seen, end, shape);
   for (int v = 0; v < vectors; v++) part.most[v] = -INFINITY;
   for (int chunk = first; chunk < end; chunk += CHUNK) {
     const int n_tiles = ((end - chunk < CHUNK ? end - chunk : CHUNK) + 15) / 16;
@@ -103,6 +114,10 @@ static void JOIN(attend_item_, SUFFIX)(const ELEMENT *q, size_t q_stride, const 
       const ELEMENT *of[16];
       JOIN(locate_, SUFFIX)(of, keys, page_stride, row, chunk + 16 * tile, seen, end, shape);
       JOIN(pack_keys_, SUFFIX)(of, part.packed + (size_t)tile * key_words * 16, key_words);
+      if (chunk + CHUNK < end)
+        JOIN(prefetch_, SUFFIX)(keys, page_stride, row, chunk + CHUNK + 16 * tile, seen, end, shape);
+      else /* the last chunk of keys: the first one of values is next */
+        JOIN(prefetch_, SUFFIX)(values, page_stride, row, first + 16 * tile, seen, end, shape);
     }
     for (int v = 0; v < vectors; v += 4) {
       const int rows = vectors - v < 4 ? vectors - v : 4;
@@ -135,18 +150,27 @@ static void JOIN(attend_item_, SUFFIX)(const ELEMENT *q, size_t q_stride, const 
       const ELEMENT *of[16];
       JOIN(locate_, SUFFIX)(of, values, page_stride, row, chunk + 16 * tile, seen, end, shape);
       PACK(of, part.packed + (size_t)tile * 16 / PER_WORD * dims, d, dims);
+      JOIN(prefetch_, SUFFIX)(values, page_stride, row, chunk + CHUNK + 16 * tile, seen, end, shape);
     }
     const int words = n_tiles * 16 / PER_WORD;
     for (int v = 0; v < vectors; v += 4) {
       const int rows = vectors - v < 4 ? vectors - v : 4;
       const uint32_t *weights = (const uint32_t *)(part.scores + v * part.stride) + (chunk - first) / PER_WORD;
-      for (int at = 0; at < dims; at += 64) {
-        float *sums = part.sums + (size_t)v * dims + at;
-        if (rows == 4) JOIN(weigh_, SUFFIX)(4, weights, part.stride, part.packed + at, dims, words, sums, dims);
-        if (rows == 3) JOIN(weigh_, SUFFIX)(3, weights, part.stride, part.packed + at, dims, words, sums, dims);
-        if (rows == 2) JOIN(weigh_, SUFFIX)(2, weights, part.stride, part.packed + at, dims, words, sums, dims);
-        if (rows == 1) JOIN(weigh_, SUFFIX)(1, weights, part.stride, part.packed + at, dims, words, sums, dims);
-      }
+      int at = 0;
+#define WEIGH(rows, width) \
+  JOIN(weigh_, SUFFIX)(rows, width, weights, part.stride, part.packed + at, dims, words, part.sums + (size_t)v * dims + at, dims)
+#define WEIGH_ROWS(width)                   \
+  for (; at + 16 * width <= dims; at += 16 * width) { \
+    if (rows == 4) WEIGH(4, width);         \
+    if (rows == 3) WEIGH(3, width);         \
+    if (rows == 2) WEIGH(2, width);         \
+    if (rows == 1) WEIGH(1, width);         \
+  }
+      WEIGH_ROWS(4)
+      WEIGH_ROWS(2)
+      WEIGH_ROWS(1)
+#undef WEIGH_ROWS
+#undef WEIGH
     }
   }
   for (int v = 0; v < vectors; v++) {
@@ -160,7 +184,7 @@ static void JOIN(attend_item_, SUFFIX)(const ELEMENT *q, size_t q_stride, const 
  * head_dim]. Returns 0, or 1 where memory is out. */
 int JOIN(paged_attention_, SUFFIX)(const ELEMENT *q, size_t q_stride, const ELEMENT *pages, const step_row *rows, int n_rows,
                                    const attention_shape *shape, ELEMENT *out, int threads) {
-  const int group = shape->n_heads / shape->n_kv_heads, dims = (shape->head_dim + 63) & ~63;
+  const int group = shape->n_heads / shape->n_kv_heads, dims = (shape->head_dim + 15) & ~15;
   int n_items = 0;
   size_t scratch_size = 0;
   for (int r = 0; r < n_rows; r++) {
