@@ -1,6 +1,7 @@
 """The paged KV cache of one model, and attention over it for one step.
 
-Pages of a layer are one tensor [page, 2, kv_head, token, head_dim]; index 0 of the second axis is K, 1 is V:
+Pages are one tensor [page, 2, kv_head, token, head_dim] per layer of a KV group; index 0 of the second axis is K, 1 is
+V:
 
     page 7 of layer 0   K  head 0  | t0 | t1 | … | t31 |      each cell is head_dim numbers
                            head 1  | t0 | t1 | … | t31 |
@@ -12,12 +13,18 @@ from collections.abc import Sequence
 import torch
 
 from engine.config import ModelConfig
+from engine.kv_groups import kv_groups, layers_per_page
 from engine.models.layers import DecoderLayer
-from kernels import Kernels, RaggedBatch
+from engine.step_batch import StepBatch
+from kernels import Kernels
 
 
 class KVCache:
-    """Pages for n_blocks blocks of block_size tokens, in every layer. The block pool decides what lies in them."""
+    """Pages for n_blocks blocks of block_size tokens. The block pool decides what lies in them.
+
+    pages: the tensors; the i-th layer of every KV group has its keys and values in the i-th, in pages of its own.
+    group_of, layers: by layer of the model its group, and the tensor that its pages are in.
+    """
 
     def __init__(
         self, config: ModelConfig, n_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
@@ -26,35 +33,52 @@ class KVCache:
         shape = (n_blocks, 2, config.n_kv_heads, block_size, config.head_dim)
         self.block_size, self.n_blocks = block_size, n_blocks
         self.n_kv_heads = config.n_kv_heads
-        self.layers = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.n_layers)]
+        self.groups = kv_groups(config.windows)
+        self.pages = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers_per_page(self.groups))]
+        of_layer = {
+            layer: (g, pages)
+            for g, group in enumerate(self.groups)
+            for layer, pages in zip(group.layers, self.pages, strict=False)
+        }
+        self.group_of = tuple(of_layer[layer][0] for layer in range(config.n_layers))
+        self.layers = tuple(of_layer[layer][1] for layer in range(config.n_layers))
+
+    @staticmethod
+    def bytes_per_block(config: ModelConfig, block_size: int, itemsize: int) -> int:
+        """Bytes of one page: K and V of as many layers as the largest group has."""
+        n_layers = layers_per_page(kv_groups(config.windows))
+        return config.kv_bytes_per_token(itemsize) * block_size * n_layers // config.n_layers
 
     @property
     def n_bytes(self) -> int:
-        """Bytes over all layers."""
-        return sum(layer.nbytes for layer in self.layers)
+        """Bytes over all pages."""
+        return sum(pages.nbytes for pages in self.pages)
 
     def copy_pages(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copy whole pages, in every layer: targets[i] becomes sources[i]."""
-        for layer in self.layers:
-            layer[list(targets)] = layer[list(sources)]
+        for pages in self.pages:
+            pages[list(targets)] = pages[list(sources)]
 
 
 class StepAttention:
     """What the decoder calls in every layer of one step: cache K and V of the step's tokens, attend to all before
     them."""
 
-    def __init__(self, cache: KVCache, batch: RaggedBatch, slots: torch.Tensor, config: ModelConfig, kernels: Kernels):
-        """slots: int64 [n], page * block_size + offset of every token of the batch."""
+    def __init__(self, cache: KVCache, batch: StepBatch, config: ModelConfig, kernels: Kernels) -> None:
         self._cache, self._kernels, self._eps = cache, kernels, config.norm_eps
-        self._slots = kernels.prepare_slots(slots, cache.n_kv_heads, cache.block_size)
-        self._attention = kernels.prepare_attention(
-            batch, cache.n_kv_heads, config.attention_scale, slots.device, config.attention_softcap
-        )
+        self._slots = [kernels.prepare_slots(slots, cache.n_kv_heads, cache.block_size) for slots in batch.slots]
+        self._attention = [
+            kernels.prepare_attention(
+                ragged, cache.n_kv_heads, config.attention_scale, slots.device, config.attention_softcap
+            )
+            for ragged, slots in zip(batch.ragged, batch.slots, strict=True)
+        ]
 
     def __call__(
         self, layer_index: int, layer: DecoderLayer, qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
     ) -> torch.Tensor:
         """qkv [n, heads + 2 kv_heads, head_dim] to [n, heads, head_dim]."""
-        pages = self._cache.layers[layer_index]
-        q = self._kernels.rope_and_cache(qkv, cos, sin, pages, self._slots, layer.q_norm, layer.k_norm, self._eps)
-        return self._attention(q, pages, layer.window)
+        group, pages = self._cache.group_of[layer_index], self._cache.layers[layer_index]
+        slots = self._slots[group]
+        q = self._kernels.rope_and_cache(qkv, cos, sin, pages, slots, layer.q_norm, layer.k_norm, self._eps)
+        return self._attention[group](q, pages, layer.window)

@@ -7,14 +7,25 @@
 Full blocks of equal tokens are shared. A block that only begins with the same tokens is copied, and its copy written on
 from there. So that the next turn of a conversation finds all of the last one, the unfilled block at a request's end is
 offered, too.
+
+A request has one table for each KV group. In a group with a window, blocks wholly behind it are given back while the
+request runs, and a prefix hit needs only the blocks that the next token still sees:
+
+    computed up to   |----|----|----|----|--            group without a window   7  3  9  2  8
+    window               . . . . . .|______|            group with a window     -1 -1 -1  5  4
 """
 
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from engine.blocks import BlockPool, block_key, extend_keys
+from engine.kv_groups import NULL_BLOCK, KVGroup
 from engine.request import CacheMiss, Request
 
-__all__ = ["BlockTables", "PrefixHit"]
+__all__ = ["ONE_GROUP", "BlockTables", "PrefixHit"]
+
+ONE_GROUP = (KVGroup(None, (0,)),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +43,27 @@ class PrefixHit:
 class BlockTables:
     """Keeps the block tables of all requests of one model over its pool.
 
-    splits_blocks: whether what the runner keeps with a block holds for any beginning of it. The sums of pooled states
-    do not: they are over all of its tokens.
+    groups: those without a window first. max_chunk: most tokens that one request gets in a step. splits_blocks: whether
+    what the runner keeps with a block holds for any beginning of it. The sums of pooled states do not: they are over
+    all of its tokens.
     """
 
-    def __init__(self, pool: BlockPool, *, splits_blocks: bool = True) -> None:
-        self.pool, self._splits_blocks = pool, splits_blocks
+    def __init__(
+        self,
+        pool: BlockPool,
+        groups: Sequence[KVGroup] = ONE_GROUP,
+        *,
+        max_chunk: int,
+        splits_blocks: bool = True,
+    ) -> None:
+        self.pool, self.groups = pool, tuple(groups)
+        self._windowed = [g for g, group in enumerate(groups) if group.window is not None]
+        self._max_chunk, self._splits_blocks = max_chunk, splits_blocks
         self._copies: list[tuple[int, int]] = []
+
+    def longest(self, limit: int) -> int:
+        """Most tokens, up to `limit`, that a request may have which has the whole pool to itself."""
+        return bisect_right(range(1, limit + 1), self.pool.n_blocks, key=self._most_blocks)
 
     def find(self, request: Request) -> PrefixHit:
         """What the prefix cache holds of the request's tokens. Takes none of it."""
@@ -48,16 +73,13 @@ class BlockTables:
         # The last token is always computed, since its logits are what the request waits for.
         n_full = (len(request.tokens) - 1) // pool.block_size
         extend_keys(keys, request.root_key, request.tokens, n_full, pool.block_size)
-        n_hits = pool.lookup(keys[:n_full])
-        start = n_hits * pool.block_size
-        rest = request.tokens[start : min(start + pool.block_size, len(request.tokens) - 1)]
-        parent = _parent(request, n_hits)
-        source, n_copied = pool.index.nearest(parent, rest, whole=not self._splits_blocks) or (b"", 0)
-        if start + n_copied == len(request.tokens) - 1:
+        n_hits = self._n_hits(keys[:n_full])
+        source, n_copied = self._nearest(request, n_hits)
+        if n_hits * pool.block_size + n_copied == len(request.tokens) - 1:
             miss = CacheMiss.NONE
-        elif n_hits < n_full and pool.index.was_evicted(keys[n_hits]):
+        elif n_hits < n_full and self._was_evicted(keys, n_hits + 1):
             miss = CacheMiss.EVICTED
-        elif n_hits == 0 and not pool.index.has_followers(parent):
+        elif n_hits == 0 and not pool.index.has_followers(request.root_key):
             miss = CacheMiss.COLD
         else:
             miss = CacheMiss.DIVERGED
@@ -66,21 +88,35 @@ class BlockTables:
     def place(self, request: Request, hit: PrefixHit | None, reserve: int) -> bool:
         """Give a request the blocks of all its tokens, beginning with those of the hit. hit None: it has blocks.
 
-        False, and then nothing is taken, where that would leave fewer than `reserve` blocks free. What has to be copied
+        Groups with a window get those of its first chunk: the others follow as these are given back. False, and then
+        nothing is taken, where that would leave fewer than `reserve` blocks of each group free. What has to be copied
         for it is up to the next step (`take_copies`).
         """
-        pool = self.pool
-        hits = [] if hit is None else request.keys[: hit.n_blocks]
-        missing = self.missing(request, len(request.tokens)) - len(hits)
-        if missing + reserve > pool.n_free - pool.n_idle(hits):
+        pool, size = self.pool, self.pool.block_size
+        computed = request.computed if hit is None else hit.n_blocks * size + hit.n_copied
+        ends = [self._placed_end(group, len(request.tokens), computed) for group in self.groups]
+        if hit is None:
+            missing = [
+                pool.blocks_for(end) - len(table) for end, table in zip(ends, self._tables(request), strict=True)
+            ]
+            hits: list[list[bytes]] = [[] for _ in self.groups]
+        else:
+            missing = [pool.blocks_for(end) - hit.n_blocks for end in ends]
+            hits = [self._needed(g, request.keys, hit.n_blocks, computed) for g in range(len(self.groups))]
+        n_missing = sum(max(0, n) for n in missing)
+        n_idle = sum(map(pool.n_idle, hits))
+        if n_missing + reserve * len(self.groups) > pool.n_free - n_idle:
             return False
-        source = pool.source(hit.source) if hit is not None and hit.n_copied else None
         if hit is not None:
-            request.blocks = pool.acquire(hits)
-            request.computed = hit.n_blocks * pool.block_size + hit.n_copied
-        request.blocks.extend(pool.allocate(max(missing, 0)))
-        if source is not None:
-            self._copies.append((source, request.blocks[len(hits)]))
+            sources = [pool.source(_in_group(hit.source, g)) for g in range(len(self.groups)) if hit.n_copied]
+            tables = [[NULL_BLOCK] * (hit.n_blocks - len(keys)) + pool.acquire(keys) for keys in hits]
+            request.blocks, request.other_blocks = tables[0], tables[1:]
+            request.computed, request.registered = computed, hit.n_blocks
+        for table, n in zip(self._tables(request), missing, strict=True):
+            table.extend(pool.allocate(max(0, n)))
+        if hit is not None:
+            self._copies += zip(sources, (table[hit.n_blocks] for table in tables), strict=False)
+        request.frozen_tables = ()
         return True
 
     def take_copies(self) -> tuple[tuple[int, int], ...]:
@@ -90,42 +126,145 @@ class BlockTables:
         return copies
 
     def missing(self, request: Request, end: int) -> int:
-        """How many blocks more the request needs to hold `end` tokens; negative where it has more than that."""
-        return self.pool.blocks_for(end) - len(request.blocks)
+        """How many blocks more the request needs to hold `end` tokens."""
+        n_blocks = self.pool.blocks_for(end)
+        return sum(max(0, n_blocks - len(table)) for table in self._tables(request))
 
-    def grow(self, request: Request, n_blocks: int) -> None:
-        """Append blocks, as many as `missing` said. Raises NoFreeBlocks."""
-        if n_blocks > 0:
-            request.blocks.extend(self.pool.allocate(n_blocks))
+    def grow(self, request: Request, end: int) -> None:
+        """Append the blocks that are missing for `end` tokens. Raises NoFreeBlocks."""
+        n_blocks = self.pool.blocks_for(end)
+        for table in self._tables(request):
+            if len(table) < n_blocks:
+                table.extend(self.pool.allocate(n_blocks - len(table)))
+                request.frozen_tables = ()
 
-    def register(self, request: Request) -> None:
-        """Offer the blocks that are full now to the prefix cache."""
+    def frozen(self, request: Request) -> tuple[tuple[int, ...], ...]:
+        """The request's block tables for the rows of a plan, made anew only where they changed."""
+        if not request.frozen_tables:
+            request.frozen_tables = tuple(map(tuple, self._tables(request)))
+        return request.frozen_tables
+
+    def advance(self, request: Request) -> None:
+        """After a step: offer the blocks that are full now to the prefix cache, give back those behind the windows."""
         pool = self.pool
         n_full = request.computed // pool.block_size
-        if not pool.prefix_cache or n_full == request.registered:
-            return
-        extend_keys(request.keys, request.root_key, request.tokens, n_full, pool.block_size)
-        for index in range(request.registered, n_full):
-            self._offer(request, index, (index + 1) * pool.block_size)
-        request.registered = n_full
+        if n_full > request.registered:
+            if pool.prefix_cache:
+                extend_keys(request.keys, request.root_key, request.tokens, n_full, pool.block_size)
+                for index in range(request.registered, n_full):
+                    self._offer(request, index, (index + 1) * pool.block_size)
+            request.registered = n_full
+        for g in self._windowed:
+            self._trim(request, g)
 
     def drop(self, request: Request, *, in_flight: bool = False) -> None:
         """Give all blocks of the request back. in_flight: a step that is not committed yet writes to them."""
         index, n_rest = divmod(request.computed, self.pool.block_size)
         if n_rest and self.pool.prefix_cache and not in_flight:
             self._offer(request, index, request.computed)
-        self.pool.release(request.blocks)
-        request.blocks = []
+        if self._copies:  # it leaves again before the step that it was placed for
+            held = {block for table in self._tables(request) for block in table}
+            self._copies = [(source, target) for source, target in self._copies if target not in held]
+        for table in self._tables(request):
+            self.pool.release([block for block in table if block != NULL_BLOCK] if self._windowed else table)
+        request.blocks, request.other_blocks, request.frozen_tables = [], [], ()
         request.computed = request.registered = 0
 
+    def check_integrity(self, requests: Iterable[Request]) -> None:
+        """Raise RuntimeError unless every block is accounted for, and every table holds what its window shows."""
+        live = list[list[int]]()
+        for request in requests:
+            for group, table in zip(self.groups, self._tables(request), strict=False):
+                first = group.first_kept(request.computed) // self.pool.block_size
+                live.append(table[first:])
+                if NULL_BLOCK in live[-1] or any(block != NULL_BLOCK for block in table[:first]):
+                    raise RuntimeError(
+                        f"request {request.id}: blocks from {first} on are visible, its table is {table}"
+                    )
+        self.pool.check_integrity(live)
+
+    def _tables(self, request: Request) -> list[list[int]]:
+        return [request.blocks, *request.other_blocks] if request.other_blocks else [request.blocks]
+
+    def _most_blocks(self, n_tokens: int) -> int:
+        """How many blocks a request of so many tokens holds at most, over all groups."""
+        blocks_for = self.pool.blocks_for
+        most = [
+            blocks_for(n_tokens)
+            if group.window is None
+            else min(blocks_for(n_tokens), blocks_for(max(group.window, 2) - 1 + self._max_chunk) + 1)
+            for group in self.groups
+        ]
+        return sum(most)
+
+    def _placed_end(self, group: KVGroup, n_tokens: int, computed: int) -> int:
+        return n_tokens if group.window is None else min(n_tokens, computed + self._max_chunk)
+
+    def _n_hits(self, keys: Sequence[bytes]) -> int:
+        """The longest prefix, in blocks, of which the cache holds all that the token after it sees."""
+        bound = len(keys)
+        for g in range(len(self.groups) - len(self._windowed)):
+            bound = self.pool.lookup([_in_group(key, g) for key in keys[:bound]])
+        if not self._windowed:
+            return bound
+        best, runs = 0, [0] * len(self._windowed)  # runs: how many blocks are held without a gap
+        for n, key in enumerate(keys[:bound], start=1):
+            for i, g in enumerate(self._windowed):
+                runs[i] = runs[i] + 1 if self.pool.holds(_in_group(key, g)) else 0
+            if all(
+                run >= n - self.groups[g].first_kept(n * self.pool.block_size) // self.pool.block_size
+                for run, g in zip(runs, self._windowed, strict=True)
+            ):
+                best = n
+        return best
+
+    def _needed(self, g: int, keys: Sequence[bytes], n_blocks: int, computed: int) -> list[bytes]:
+        """The keys, in a group, of those of the first `n_blocks` that a token at position `computed` sees."""
+        first = self.groups[g].first_kept(computed) // self.pool.block_size
+        return [_in_group(key, g) for key in keys[first:n_blocks]]
+
+    def _nearest(self, request: Request, n_hits: int) -> tuple[bytes, int]:
+        """Which block to copy for the one after the hits: its key, and how many of its tokens are of use."""
+        start = n_hits * self.pool.block_size
+        rest = request.tokens[start : min(start + self.pool.block_size, len(request.tokens) - 1)]
+        found = self.pool.index.nearest(_parent(request, n_hits), rest, whole=not self._splits_blocks)
+        if found is None or not all(self.pool.holds(_in_group(found[0], g)) for g in range(len(self.groups))):
+            return b"", 0
+        return found
+
+    def _was_evicted(self, keys: Sequence[bytes], n_blocks: int) -> bool:
+        """Whether a hit of `n_blocks` lacks a block that the cache once had."""
+        position = n_blocks * self.pool.block_size
+        needed = (key for g in range(len(self.groups)) for key in self._needed(g, keys, n_blocks, position))
+        return any(not self.pool.holds(key) and self.pool.index.was_evicted(key) for key in needed)
+
+    def _trim(self, request: Request, g: int) -> None:
+        table = self._tables(request)[g]
+        end = first = self.groups[g].first_kept(request.computed) // self.pool.block_size
+        while first and table[first - 1] != NULL_BLOCK:
+            first -= 1
+        if first < end:
+            self.pool.release(table[first:end])
+            table[first:end] = [NULL_BLOCK] * (end - first)
+            request.frozen_tables = ()
+
     def _offer(self, request: Request, index: int, end: int) -> None:
-        """Register a block that holds the request's tokens up to `end` and will not be written again."""
+        """Register the blocks that hold the request's tokens up to `end` and will not be written again."""
         size, parent = self.pool.block_size, _parent(request, index)
         tokens = tuple(request.tokens[index * size : end])
         key = block_key(parent, tokens) if len(tokens) < size else request.keys[index]
-        request.blocks[index] = self.pool.register(request.blocks[index], key, parent, tokens)
+        for g, table in enumerate(self._tables(request)):
+            content = (parent, tokens) if g == 0 else ()
+            block = self.pool.register(table[index], _in_group(key, g), *content)
+            if block != table[index]:
+                table[index], request.frozen_tables = block, ()
 
 
 def _parent(request: Request, index: int) -> bytes:
     """The key that the request's block `index` follows."""
     return request.keys[index - 1] if index else request.root_key
+
+
+def _in_group(key: bytes, g: int) -> bytes:
+    """A block's key in group `g`: blocks of equal tokens in different groups hold different layers."""
+    return key + bytes((g,)) if g else key

@@ -97,6 +97,10 @@ class BlockPool:
                 return index
         return len(keys)
 
+    def holds(self, key: bytes) -> bool:
+        """Whether a block with this key is in the cache."""
+        return key in self._by_key
+
     def n_idle(self, keys: Sequence[bytes]) -> int:
         """How many of these cached blocks count as free now, and would not once acquired."""
         return sum(self._by_key[key] in self._cached for key in keys)
@@ -135,7 +139,7 @@ class BlockPool:
 
     def register(self, block: int, key: bytes, parent: bytes = b"", tokens: tuple[int, ...] = ()) -> int:
         """Say that `block` holds what `key` stands for, `tokens` after `parent`, and is not written any more; returns
-        the block to use from now on.
+        the block to use from now on. Without tokens the block is found by its key only.
 
         Where another block holds the same content already, the caller's reference moves to that one and its own block
         is released: equal prompts that were computed side by side end up sharing memory.
@@ -146,7 +150,8 @@ class BlockPool:
         if twin is None:
             self._key[block] = key
             self._by_key[key] = block
-            self.index.add(parent, key, tokens)
+            if tokens:
+                self.index.add(parent, key, tokens)
             return block
         self._reference(twin)
         self.release([block])

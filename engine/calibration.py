@@ -51,7 +51,9 @@ def _plans(runner: ModelRunner, usable: int) -> Iterator[StepPlan]:
             for index, ((start, n), n_blocks) in enumerate(zip(shape, needed, strict=True)):
                 table = tuple((first + i) % usable for i in range(n_blocks))
                 tokens = tuple(i % runner.config.vocab_size for i in range(n))
-                rows.append(Row(f"calibration {index}", start, tokens, table, n_logits=1))
+                # The groups may share pages here: what is read does not matter.
+                others = (table,) * (len(runner.groups) - 1)
+                rows.append(Row(f"calibration {index}", start, tokens, table, n_logits=1, other_tables=others))
                 first += n_blocks
             yield StepPlan(0, tuple(rows))
 

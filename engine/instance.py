@@ -55,6 +55,7 @@ class ModelInstance:
             scheduler,
             BlockPool(runner.n_blocks, runner.block_size, prefix_cache=self._options.prefix_cache),
             max_model_len=info.max_model_len,
+            groups=runner.groups,
             splits_blocks=not runner.state_layers,
             counters=self.counters,
             cost_model=cost_model,

@@ -169,7 +169,7 @@ def _split_kv_bytes(config: PairConfig) -> Mapping[str, CacheConfig]:
     for name, engine in config.models.items():
         model = ModelConfig.from_folder(engine.path)
         itemsize: int = getattr(torch, resolve_dtype(engine.dtype)).itemsize
-        per_token[name] = model.kv_bytes_per_block(1, itemsize)
+        per_token[name] = model.kv_bytes_per_token(itemsize)
     total = sum(per_token.values())
     return {
         name: replace(cache, n_blocks=None, kv_bytes=config.kv_bytes * per_token[name] // total)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 class Row:
     """`n` consecutive tokens of one request in a step.
 
-    tokens: the n token ids at positions start … start+n-1; block_table: page ids that cover positions 0 … start+n-1;
-    n_logits: how many of the last positions need logits (0: a prefill chunk that does not reach the end; 1: decode or
-    the end of a prompt; 1 + len(tail): verification).
+    tokens: the n token ids at positions start … start+n-1; block_table: page ids that cover positions 0 … start+n-1, or
+    more; n_logits: how many of the last positions need logits (0: a prefill chunk that does not reach the end; 1:
+    decode or the end of a prompt; 1 + len(tail): verification). other_tables: the block tables of the KV groups after
+    the first; a page behind its group's window is NULL_BLOCK.
     """
 
     request_id: str
@@ -18,11 +19,17 @@ class Row:
     block_table: tuple[int, ...]
     n_logits: int
     wants_state: bool = False
+    other_tables: tuple[tuple[int, ...], ...] = ()
 
     @property
     def n(self) -> int:
         """Number of tokens computed for this row."""
         return len(self.tokens)
+
+    @property
+    def block_tables(self) -> tuple[tuple[int, ...], ...]:
+        """One block table for each KV group."""
+        return (self.block_table, *self.other_tables)
 
 
 @dataclass(frozen=True, slots=True)

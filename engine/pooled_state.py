@@ -1,8 +1,10 @@
 """Sums of hidden states, kept with the pages, so that a prompt's pooled state never depends on how warm the cache was.
 
     page 7   KV of tokens 64 … 95   |   sum over tokens 64 … 95 of the hidden state after each chosen layer
+                                    |   and, as it was when token 64 came, the sum over tokens 0 … 63
 
-A prefix hit skips the computation of its tokens but finds their sums in its pages.
+A prefix hit skips the computation of its tokens but finds their sums in its last page: the pages before it may be gone,
+behind the window of a model that sees no further.
 """
 
 from collections.abc import Sequence
@@ -13,7 +15,8 @@ from engine.plan import Row
 
 
 class PooledStates:
-    """Per page the float32 sums [n_state_layers, hidden] over its tokens, added in the order of the tokens.
+    """Per page the float32 sums [n_state_layers, hidden] over its tokens, and over those of all pages before it, each
+    added in the order of the tokens. Pages are those of the first KV group.
 
     Tokens that are computed and then rejected (a tail that did not match) are taken out again when their positions are
     written anew; tokens beyond a request's end are never read.
@@ -22,8 +25,19 @@ class PooledStates:
     def __init__(self, n_blocks: int, block_size: int, n_layers: int, hidden_size: int, device: torch.device) -> None:
         self._block_size = block_size
         self.sums = torch.zeros(n_blocks, n_layers, hidden_size, device=device)
+        self._before = torch.zeros_like(self.sums)
         # Page -> (offset of the first kept state, states [n, layers, hidden]) of tokens that may yet be rejected.
         self._unsure: dict[int, tuple[int, torch.Tensor]] = {}
+
+    @staticmethod
+    def bytes_per_block(n_layers: int, hidden_size: int) -> int:
+        """Bytes kept for one page."""
+        return 2 * 4 * n_layers * hidden_size
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes over all pages."""
+        return self.sums.nbytes + self._before.nbytes
 
     def add(self, rows: Sequence[Row], states: torch.Tensor, slots: torch.Tensor) -> None:
         """Add a step's states: float32 [n, layers, hidden] in the order of rows; slots int64 [n] as in StepBatch."""
@@ -36,6 +50,8 @@ class PooledStates:
             for row in rows:
                 self._take_back(row)
         self.sums.index_add_(0, slots // self._block_size, states)
+        for row in rows:
+            self._carry_on(row)
         first = 0
         for row in rows:
             if row.n_logits > 1:
@@ -49,12 +65,13 @@ class PooledStates:
         last: float32 [layers, hidden], the states of the row's last token.
         """
         length = row.start + row.n
-        pages = list(row.block_table[: -(-length // self._block_size)])
-        return torch.stack((last, self.sums[pages].sum(0) / length), dim=1)
+        page = row.block_table[(length - 1) // self._block_size]
+        return torch.stack((last, (self._before[page] + self.sums[page]) / length), dim=1)
 
     def copy_pages(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copy sums with their pages: targets[i] becomes sources[i]."""
-        self.sums[list(targets)] = self.sums[list(sources)]
+        for sums in (self.sums, self._before):
+            sums[list(targets)] = sums[list(sources)]
         for source, target in zip(sources, targets, strict=True):
             self._unsure.pop(target, None)
             if source in self._unsure:
@@ -63,6 +80,18 @@ class PooledStates:
     def _fresh_pages(self, row: Row) -> Sequence[int]:
         """Pages whose first token is in this row: they begin anew."""
         return row.block_table[-(-row.start // self._block_size) : -(-(row.start + row.n) // self._block_size)]
+
+    def _carry_on(self, row: Row) -> None:
+        """Note for pages that begin in this row what the pages before them hold. A page whose tokens may yet be
+        rejected counts as it is: where that happens, the pages after it begin anew."""
+        first, end = -(-row.start // self._block_size), -(-(row.start + row.n) // self._block_size)
+        for index in range(first, end):
+            page = row.block_table[index]
+            if index == 0:
+                self._before[page] = 0.0
+            else:
+                previous = row.block_table[index - 1]
+                torch.add(self._before[previous], self.sums[previous], out=self._before[page])
 
     def _take_back(self, row: Row) -> None:
         """Subtract what was added for this row's page at positions from row.start on: those tokens were rejected."""

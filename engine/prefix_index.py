@@ -29,7 +29,9 @@ class PrefixIndex:
     def evict(self, key: bytes) -> None:
         """The block with `key` is not in the cache any more."""
         self._remember(key)
-        parent = self._parent.pop(key)
+        parent = self._parent.pop(key, None)
+        if parent is None:
+            return
         followers = self._followers[parent]
         del followers[key]
         if not followers:

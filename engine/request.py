@@ -131,11 +131,12 @@ class Request:
     """The scheduler's view of a request; core.py keeps what concerns text, sampling and constraints.
 
     tokens: prompt and accepted output. tail: proposed tokens after them, which a step may reject. computed: the keys
-    and values of tokens[:computed] lie in `blocks`. `computed == len(tokens)` holds only while the logits of the last
-    token are kept (`logits_kept`): a prepared request, until it goes on. keys: content keys of the first full blocks,
-    each hashed once, of which `registered` are offered to the prefix cache. furthest: the end of what was ever
-    computed or cached, to tell recomputation from computation. rank: sorts requests as they are served, lowest first;
-    given by the scheduler.
+    and values of tokens[:computed] lie in `blocks`, and in `other_blocks` for the KV groups after the first, one list
+    each; frozen_tables: both as tuples, or empty since they changed. `computed == len(tokens)` holds only while the
+    logits of the last token are kept (`logits_kept`): a prepared request, until it goes on. keys: content keys of the
+    first full blocks, each hashed once, of which `registered` are offered to the prefix cache. furthest: the end of
+    what was ever computed or cached, to tell recomputation from computation. rank: sorts requests as they are served,
+    lowest first; given by the scheduler.
     """
 
     id: str
@@ -149,6 +150,8 @@ class Request:
     tail: list[int] = field(default_factory=list)
     computed: int = 0
     blocks: list[int] = field(default_factory=list)
+    other_blocks: list[list[int]] = field(default_factory=list)
+    frozen_tables: tuple[tuple[int, ...], ...] = ()
     keys: list[bytes] = field(default_factory=list)
     arrival: int = 0
     rank: tuple[float, int] = (0.0, 0)

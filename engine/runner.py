@@ -7,6 +7,7 @@ import torch
 
 from engine.attention import KVCache, StepAttention
 from engine.config import CacheConfig, ModelConfig
+from engine.kv_groups import KVGroup
 from engine.models.decoder import Decoder
 from engine.plan import StepPlan
 from engine.pooled_state import PooledStates
@@ -48,7 +49,8 @@ class ModelRunner:
         self.config, self.model, self.state_layers = config, model, state_layers
         self.block_size = cache.block_size
         self.n_blocks = cache.count_blocks(
-            config.kv_bytes_per_block(cache.block_size, model.dtype.itemsize, len(state_layers))
+            KVCache.bytes_per_block(config, cache.block_size, model.dtype.itemsize)
+            + PooledStates.bytes_per_block(len(state_layers), config.hidden_size)
         )
         self._device = model.device
         self._kernels = kernels_for(model.device, model.dtype, is_invariant=is_invariant)
@@ -60,7 +62,12 @@ class ModelRunner:
     @property
     def kv_bytes(self) -> int:
         """Bytes of the cache over all layers, with the sums of the pooled states."""
-        return self._cache.n_bytes + self._states.sums.nbytes
+        return self._cache.n_bytes + self._states.n_bytes
+
+    @property
+    def groups(self) -> tuple[KVGroup, ...]:
+        """The KV groups, for each of which a row needs a block table."""
+        return self._cache.groups
 
     @torch.inference_mode()
     def run(self, plan: StepPlan) -> RunnerOutput:
@@ -73,8 +80,8 @@ class ModelRunner:
             self.copy_blocks(sources, targets)
         if not plan.rows:
             return RunnerOutput(torch.empty(0, self.config.vocab_size))
-        batch = StepBatch.from_plan(plan, self.block_size, self._device)
-        attend = StepAttention(self._cache, batch.ragged, batch.slots, self.config, self._kernels)
+        batch = StepBatch.from_plan(plan, self.block_size, len(self.groups), self._device)
+        attend = StepAttention(self._cache, batch, self.config, self._kernels)
         hidden, states = self.model.forward(batch.tokens, batch.positions, attend, self._kernels, self.state_layers)
         pooled = self._pool(batch, states) if self.state_layers else {}
         if not len(batch.logits_from):
@@ -89,7 +96,7 @@ class ModelRunner:
 
     def _pool(self, batch: StepBatch, states: list[torch.Tensor]) -> dict[str, torch.Tensor]:
         stacked = torch.stack(states, dim=1).float()  # [n, layers, hidden]
-        self._states.add(batch.rows, stacked, batch.slots)
+        self._states.add(batch.rows, stacked, batch.slots[0])
         pooled, end = dict[str, torch.Tensor](), 0
         for row in batch.rows:
             end += row.n

@@ -19,11 +19,12 @@ import time
 from bisect import insort
 from collections.abc import Callable, Iterator, Sequence
 
-from engine.block_tables import BlockTables, PrefixHit
+from engine.block_tables import ONE_GROUP, BlockTables, PrefixHit
 from engine.blocks import BlockPool
 from engine.chunk_limit import ChunkLimit, Shape
 from engine.config import SchedulerConfig
 from engine.cost_model import CostModel
+from engine.kv_groups import KVGroup
 from engine.plan import Row, StepPlan, StepResult
 from engine.request import Request, RequestRefused, RequestStatus
 from engine.stats import Counters
@@ -35,7 +36,7 @@ class Scheduler:
     """Decides each step of one model: `schedule()`, run the plan, `commit()`; then again.
 
     max_model_len: positions the model can address. max_held: beyond it the oldest prepared request loses its blocks
-    (None: four times the rows of a step). splits_blocks: see BlockTables. cost_model: predicts steps
+    (None: four times the rows of a step). groups, splits_blocks: see BlockTables. cost_model: predicts steps
     (None: chunks are as long as the budget, and waits are unknown). clock: seconds, monotonic.
     """
 
@@ -46,14 +47,15 @@ class Scheduler:
         *,
         max_model_len: int,
         max_held: int | None = None,
+        groups: Sequence[KVGroup] = ONE_GROUP,
         splits_blocks: bool = True,
         counters: Counters | None = None,
         cost_model: CostModel | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config, self.pool = config, pool
-        self._tables = BlockTables(pool, splits_blocks=splits_blocks)
-        self.window = min(max_model_len, pool.n_blocks * pool.block_size)
+        self._tables = BlockTables(pool, groups, max_chunk=config.token_budget, splits_blocks=splits_blocks)
+        self.window = self._tables.longest(max_model_len)
         # Every running request gets a token in every step, so there can be no more of them than the budget has tokens.
         self.max_running = min(config.max_rows, config.token_budget)
         self.max_held = 4 * config.max_rows if max_held is None else max_held
@@ -244,13 +246,13 @@ class Scheduler:
                 live.logits_kept = False
         for request in requests:
             if request.status is RequestStatus.RUNNING:
-                self._tables.register(request)
+                self._tables.advance(request)
                 if request.holds and request.computed == len(request.tokens):
                     self._hold(request)
 
     def check_integrity(self) -> None:
         """Raise RuntimeError if blocks, queues and requests contradict each other."""
-        self.pool.check_integrity([request.blocks for request in self._live.values()])
+        self._tables.check_integrity(self._live.values())
         for request in self._live.values():
             at_end = request.computed == len(request.tokens)
             if request.computed > len(request.tokens) or (at_end and not request.logits_kept):
@@ -337,14 +339,16 @@ class Scheduler:
 
     def _grow(self, request: Request, n: int) -> bool:
         """Give the request blocks for `n` more tokens; False if it had to be preempted itself."""
-        missing = self._tables.missing(request, request.computed + n)
+        end = request.computed + n
+        missing = self._tables.missing(request, end)
         while missing > self.pool.n_free:
             if self._running[-1] is not request:
                 self._preempt(self._running[-1])
             elif not self._release_parked(request):
                 self._preempt(request)
                 return False
-        self._tables.grow(request, missing)
+        if missing:
+            self._tables.grow(request, end)
         return True
 
     def _admit(
@@ -389,13 +393,15 @@ class Scheduler:
         end = request.computed + n
         is_whole = n == request.remaining
         tokens = request.tokens[request.computed : end]
+        block_table, *other_tables = self._tables.frozen(request)
         return Row(
             request_id=request.id,
             start=request.computed,
             tokens=tuple(tokens + request.tail if is_whole else tokens),
-            block_table=tuple(request.blocks[: self.pool.blocks_for(end)]),
+            block_table=block_table,
             n_logits=1 + len(request.tail) if is_whole else 0,
             wants_state=request.wants_state and is_whole,
+            other_tables=tuple(other_tables),
         )
 
     def _hold(self, request: Request) -> None:

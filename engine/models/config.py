@@ -124,10 +124,9 @@ class ModelConfig:
         local = "" if self.local_rope is None else self.local_rope.scheme(max_model_len)
         return self.rope.scheme(max_model_len) + local
 
-    def kv_bytes_per_block(self, block_size: int, itemsize: int, n_state_layers: int = 0) -> int:
-        """Bytes that one page takes over all layers, with the float32 sums of the pooled hidden states."""
-        kv = 2 * self.n_layers * self.n_kv_heads * self.head_dim * block_size * itemsize
-        return kv + 4 * n_state_layers * self.hidden_size
+    def kv_bytes_per_token(self, itemsize: int) -> int:
+        """Bytes of a token's keys and values over all layers."""
+        return 2 * self.n_layers * self.n_kv_heads * self.head_dim * itemsize
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

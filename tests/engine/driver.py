@@ -25,12 +25,14 @@ def build_runner(
 
 @dataclass
 class Sequence:
-    """One request: its tokens, the blocks that hold them, how many are computed."""
+    """One request: its tokens, the blocks that hold them in the first KV group and in the others, how many are
+    computed."""
 
     request_id: str
     tokens: list[int]
     blocks: list[int] = field(default_factory=list)
     computed: int = 0
+    other_blocks: list[list[int]] = field(default_factory=list)
 
 
 class Driver:
@@ -45,10 +47,13 @@ class Driver:
     def row(self, sequence: Sequence, n: int, n_logits: int, *, wants_state: bool = False) -> Row:
         """The next n tokens of a sequence as a row, with the blocks it needs."""
         end = sequence.computed + n
-        while len(sequence.blocks) * self.runner.block_size < end:
-            sequence.blocks.append(next(self._free))
+        sequence.other_blocks = sequence.other_blocks or [[] for _ in self.runner.groups[1:]]
+        for blocks in (sequence.blocks, *sequence.other_blocks):
+            while len(blocks) * self.runner.block_size < end:
+                blocks.append(next(self._free))
         tokens = tuple(sequence.tokens[sequence.computed : end])
-        row = Row(sequence.request_id, sequence.computed, tokens, tuple(sequence.blocks), n_logits, wants_state)
+        table, *others = map(tuple, (sequence.blocks, *sequence.other_blocks))
+        row = Row(sequence.request_id, sequence.computed, tokens, table, n_logits, wants_state, tuple(others))
         sequence.computed = end
         return row
 

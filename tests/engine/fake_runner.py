@@ -6,32 +6,43 @@ preemption or rejected drafts becomes a wrong token. `continuation` is the same 
 
 from collections.abc import Sequence
 
+from engine.kv_groups import NULL_BLOCK
 from engine.plan import Row, StepPlan
 
 VOCAB = 5
+ALL_SEEN: tuple[int | None, ...] = (None,)
 
 
-def next_token(tokens: Sequence[int]) -> int:
-    """What the fake model says after `tokens`: depends on every token and its place."""
-    value = len(tokens)
-    for token in tokens:
-        value = (value * 31 + token + 7) % 1_000_003
-    return value % VOCAB
+def next_token(tokens: Sequence[int], windows: Sequence[int | None] = ALL_SEEN) -> int:
+    """What the fake model says after `tokens`: depends on every token that each window shows, and its place."""
+    return _token(len(tokens), [tokens if window is None else tokens[-window:] for window in windows])
 
 
-def continuation(prompt: Sequence[int], n: int) -> list[int]:
+def continuation(prompt: Sequence[int], n: int, windows: Sequence[int | None] = ALL_SEEN) -> list[int]:
     """The next `n` tokens after `prompt`."""
     tokens = list(prompt)
     for _ in range(n):
-        tokens.append(next_token(tokens))
+        tokens.append(next_token(tokens, windows))
     return tokens[len(prompt) :]
 
 
-class FakeRunner:
-    """Pages of token ids. `run` returns by request id the prediction after each of its last n_logits positions."""
+def _token(n_tokens: int, views: Sequence[Sequence[int]]) -> int:
+    value = n_tokens
+    for view in views:
+        for token in view:
+            value = (value * 31 + token + 7) % 1_000_003
+    return value % VOCAB
 
-    def __init__(self, n_blocks: int, block_size: int) -> None:
-        self.block_size = block_size
+
+class FakeRunner:
+    """Pages of token ids. `run` returns by request id the prediction after each of its last n_logits positions.
+
+    windows: of the KV groups, each of which has the tokens in pages of its own, raised by VOCAB for every group before
+    it: as keys of other layers do, they would mislead another group.
+    """
+
+    def __init__(self, n_blocks: int, block_size: int, windows: Sequence[int | None] = ALL_SEEN) -> None:
+        self.block_size, self.windows = block_size, windows
         self.pages: list[list[int | None]] = [[None] * block_size for _ in range(n_blocks)]
 
     def run(self, plan: StepPlan) -> dict[str, list[int]]:
@@ -41,17 +52,27 @@ class FakeRunner:
             self.pages[target] = content
         written: dict[tuple[int, int], str] = {}
         for row in plan.rows:
-            for offset, token in enumerate(row.tokens):
-                page, slot = divmod(row.start + offset, self.block_size)
-                place = (row.block_table[page], slot)
-                assert place not in written, f"{row.request_id} and {written[place]} both write {place}"
-                written[place] = row.request_id
-                self.pages[place[0]][place[1]] = token
+            for g, table in enumerate(row.block_tables):
+                for offset, token in enumerate(row.tokens):
+                    page, slot = divmod(row.start + offset, self.block_size)
+                    place = (table[page], slot)
+                    assert place not in written, f"{row.request_id} and {written[place]} both write {place}"
+                    written[place] = row.request_id
+                    self.pages[place[0]][place[1]] = token + g * VOCAB
         return {row.request_id: self._predict(row) for row in plan.rows if row.n_logits}
 
     def _predict(self, row: Row) -> list[int]:
-        end = row.start + row.n
-        seen = [self.pages[row.block_table[i // self.block_size]][i % self.block_size] for i in range(end)]
-        known = [token for token in seen if token is not None]
-        assert len(known) == end, "a row reads positions that nobody has written"
-        return [next_token(known[: end - row.n_logits + 1 + i]) for i in range(row.n_logits)]
+        ends = range(row.start + row.n - row.n_logits + 1, row.start + row.n + 1)
+        groups = list(enumerate(zip(row.block_tables, self.windows, strict=True)))
+        return [_token(end, [self._read(g, table, window, end) for g, (table, window) in groups]) for end in ends]
+
+    def _read(self, g: int, table: Sequence[int], window: int | None, end: int) -> list[int]:
+        """The tokens that the last of `end` positions sees in a group."""
+        seen = list[int]()
+        for position in range(0 if window is None else max(0, end - window), end):
+            page = table[position // self.block_size]
+            assert page != NULL_BLOCK, "a row reads a page behind its window"
+            token = self.pages[page][position % self.block_size]
+            assert token is not None, "a row reads positions that nobody has written"
+            seen.append(token - g * VOCAB)
+        return seen

@@ -16,7 +16,7 @@ def root(salt: str = "") -> bytes:
 
 
 def tables_of(n_blocks: int = 16, *, prefix_cache: bool = True, splits_blocks: bool = True) -> BlockTables:
-    return BlockTables(BlockPool(n_blocks, SIZE, prefix_cache=prefix_cache), splits_blocks=splits_blocks)
+    return BlockTables(BlockPool(n_blocks, SIZE, prefix_cache=prefix_cache), max_chunk=64, splits_blocks=splits_blocks)
 
 
 def compute(tables: BlockTables, tokens: list[int], salt: str = "") -> Request:
@@ -24,7 +24,7 @@ def compute(tables: BlockTables, tokens: list[int], salt: str = "") -> Request:
     request = Request("r", list(tokens), root_key=root(salt))
     assert tables.place(request, tables.find(request), reserve=0)
     request.computed = len(tokens)
-    tables.register(request)
+    tables.advance(request)
     return request
 
 
@@ -145,3 +145,12 @@ def test_a_block_that_was_copied_outlives_one_that_was_not() -> None:
     tables.drop(compute(tables, [1, 1, 3]), in_flight=True)
     tables.pool.allocate(2)
     assert (found(tables, [1, 1, 3]), found(tables, [2, 2, 3])) == (2, 0)
+
+
+def test_nothing_is_copied_for_a_request_that_left_before_its_step() -> None:
+    tables = tables_of()
+    compute(tables, [1] * 4 + [2] * 4)
+    other = Request("s", [1] * 4 + [2] * 3 + [3] * 3, root_key=root())
+    assert tables.place(other, tables.find(other), reserve=0)
+    tables.drop(other)
+    assert tables.take_copies() == ()
