@@ -9,6 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from engine.blocks import BlockPool
 from engine.config import SchedulerConfig
+from engine.cost_model import CostModel
+from tests.engine.costs import linear_cost_model
 from tests.engine.fake_core import FakeCore
 from tests.engine.keys import root_of
 
@@ -30,9 +32,9 @@ class SchedulerMachine(RuleBasedStateMachine):
     history, and would take longer to choose the prompts than the scheduler takes to serve them.
     """
 
-    def __init__(self, happened: Counter[str]) -> None:
+    def __init__(self, happened: Counter[str], cost_model: CostModel) -> None:
         super().__init__()
-        self.happened = happened
+        self.happened, self.cost_model = happened, cost_model
         self.core: FakeCore | None = None
 
     @initialize(
@@ -42,6 +44,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         rows=st.integers(1, 6),
         cap=st.none() | st.integers(1, 8),
         max_held=st.integers(0, 3),
+        min_chunk=st.none() | st.integers(1, 4),
         prefix_cache=st.booleans(),
         seed=SEEDS,
     )
@@ -53,14 +56,22 @@ class SchedulerMachine(RuleBasedStateMachine):
         rows: int,
         cap: int | None,
         max_held: int,
+        min_chunk: int | None,
         prefix_cache: bool,
         seed: int,
     ) -> None:
+        """min_chunk: None keeps prompts as long as the budget allows, whatever they cost the answers beside them."""
         config = SchedulerConfig(
-            token_budget=budget, max_rows=rows, prefill_cap=cap, max_waiting_tokens=80, max_waiting_requests=6
+            token_budget=budget,
+            max_rows=rows,
+            prefill_cap=cap,
+            max_waiting_tokens=80,
+            max_waiting_requests=6,
+            min_chunk=min_chunk or 1,
         )
         pool = BlockPool(n_blocks, block_size, prefix_cache=prefix_cache)
-        self.core = FakeCore(config, pool, random.Random(seed), max_held=max_held)
+        cost_model = self.cost_model if min_chunk else None
+        self.core = FakeCore(config, pool, random.Random(seed), max_held=max_held, cost_model=cost_model)
         self.core.happened = self.happened
 
     @property
@@ -110,7 +121,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def step(self, cancel_in_flight: bool) -> None:
         self.driven.step(cancel_in_flight)
 
-    @rule(n=st.integers(5, 25), proposes=st.booleans())
+    @rule(n=st.integers(10, 40), proposes=st.booleans())
     def steps(self, n: int, proposes: bool) -> None:
         for _ in range(n):
             if proposes:
@@ -130,10 +141,10 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 
 def test_ten_thousand_steps_of_any_history_break_no_law() -> None:
-    happened: Counter[str] = Counter()
+    happened, cost_model = Counter[str](), linear_cost_model()
     run_state_machine_as_test(
-        lambda: SchedulerMachine(happened),
-        settings=settings(max_examples=600, stateful_step_count=50, suppress_health_check=[HealthCheck.too_slow]),
+        lambda: SchedulerMachine(happened, cost_model),
+        settings=settings(max_examples=400, stateful_step_count=50, suppress_health_check=[HealthCheck.too_slow]),
     )
     assert happened["steps"] >= 10_000
     never = {"finished", "cancelled", "expired", "resumed", "released", "preempted", "hit", "copied", "evicted"} - {
