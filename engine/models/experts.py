@@ -55,10 +55,12 @@ class Experts:
 
     def route(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Weights float32 [n, n_active] and experts int64 [n, n_active] of every row: the largest of a softmax over
-        all."""
-        weights, chosen = self.router(x).float().softmax(-1).topk(self.n_active)
+        all, or a softmax over the largest, which is the same scaled to a sum of one."""
+        scores = self.router(x).float()
         if self.is_normalised:
-            weights = weights / weights.sum(-1, keepdim=True)
+            largest, chosen = scores.topk(self.n_active)
+            return largest.softmax(-1), chosen
+        weights, chosen = scores.softmax(-1).topk(self.n_active)
         return weights, chosen
 
     def __call__(self, x: torch.Tensor, kernels: Kernels) -> torch.Tensor:
@@ -70,5 +72,8 @@ class Experts:
             part = self.experts[expert](x.index_select(0, rows), kernels)
             out.index_add_(0, rows, (part * weights[rows, place, None]).to(x.dtype))
         if self.shared is not None and self.shared_gate is not None:
-            out += self.shared_gate(x).sigmoid() * self.shared(x, kernels)
+            # The logistic function as a softmax against 0: torch's own gives a number other bits at the end of a tensor
+            # than in its middle, so that it would depend on the rows beside it. Softmax goes row by row.
+            share = torch.nn.functional.pad(self.shared_gate(x).float(), (0, 1)).softmax(-1)[:, :1]
+            out += (share * self.shared(x, kernels)).to(x.dtype)
         return out
