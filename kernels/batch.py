@@ -10,7 +10,8 @@ class RaggedBatch:
     """Rows of one step, one after another in a flat batch of sum(query_lens) tokens.
 
     Row r computes its last query_lens[r] positions out of context_lens[r], whose keys and values lie in the pages
-    block_tables[r], block_size tokens each, in order.
+    block_tables[r], block_size tokens each, in order. A negative page is gone: it lies behind the window of every layer
+    that is attended to with this batch.
     """
 
     query_lens: tuple[int, ...]
@@ -34,7 +35,8 @@ class RaggedBatch:
         return starts.to(device)
 
     def padded_tables(self, device: torch.device) -> torch.Tensor:
-        """The block tables, padded with page 0, which no kernel reads: int32 [rows, longest]."""
+        """The block tables, with page 0 as padding and for pages that are gone: kernels may load it where it hides the
+        whole tile, but no key of it counts. int32 [rows, longest]."""
         longest = max(map(len, self.block_tables))
         padded = [list(table) + [0] * (longest - len(table)) for table in self.block_tables]
-        return torch.tensor(padded, dtype=torch.int32, device=device)
+        return torch.tensor(padded, dtype=torch.int32).clamp_(min=0).to(device)

@@ -18,6 +18,17 @@ def build_batch(rows: list[tuple[int, int]], block_size: int, n_pages: int) -> R
     return RaggedBatch(tuple(n for n, _ in rows), tuple(c for _, c in rows), tuple(tables), block_size)
 
 
+def behind_windows(batch: RaggedBatch, window: int | None) -> RaggedBatch:
+    """The same batch once the pages that no query of a row sees are gone."""
+    if window is None:
+        return batch
+    tables = []
+    for n, context, table in zip(batch.query_lens, batch.context_lens, batch.block_tables, strict=True):
+        n_gone = max(0, context - n - window + 1) // batch.block_size
+        tables.append((-1,) * n_gone + table[n_gone:])
+    return RaggedBatch(batch.query_lens, batch.context_lens, tuple(tables), batch.block_size)
+
+
 def pack(bits: torch.Tensor) -> torch.Tensor:
     """bool [rows, 32 n] to packed int32 [rows, n]."""
     powers = 2 ** torch.arange(32, dtype=torch.int64)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels import RaggedBatch, cpu, kernels_for, reference
-from tests.kernels.samples import build_batch, normal, pack
+from tests.kernels.samples import behind_windows, build_batch, normal, pack
 
 rows_of_batch = st.lists(
     st.tuples(st.integers(1, 40), st.integers(0, 60)).map(lambda pair: (pair[0], pair[0] + pair[1])),
@@ -39,7 +39,8 @@ def test_paged_attention_equals_its_definition(
     batch = build_batch(rows, block_size, n_pages)
     pages = normal(n_pages, 2, n_kv_heads, block_size, 8).to(dtype)
     q = normal(batch.n_tokens, n_heads, 8, seed=1).to(dtype)
-    attention = cpu.PagedAttention(batch, n_kv_heads, 0.3, torch.device("cpu"), softcap)
+    seen = behind_windows(batch, window)
+    attention = cpu.PagedAttention(seen, n_kv_heads, 0.3, torch.device("cpu"), softcap)
     expected = reference.paged_attention(q, pages, batch, 0.3, window, softcap)
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
     for _ in range(2):  # the second layer reuses what was prepared for the first

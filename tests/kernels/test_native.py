@@ -9,7 +9,7 @@ from kernels import RaggedBatch, reference
 from kernels.native.build import find_library
 from kernels.native.kernels import NativeAttention
 from kernels.native.library import NativeLibrary
-from tests.kernels.samples import build_batch, normal
+from tests.kernels.samples import behind_windows, build_batch, normal
 from tests.kernels.test_cpu import rows_of_batch
 
 LIBRARY = find_library()
@@ -87,7 +87,8 @@ def test_paged_attention_equals_its_definition(
     batch = build_batch(rows, block_size, n_pages)
     pages = normal(n_pages, 2, n_kv_heads, block_size, head_dim).to(dtype)
     q = normal(batch.n_tokens, n_heads, head_dim, seed=1).to(dtype)
-    attention = NativeAttention(native(dtype), batch, n_kv_heads, 0.3, CPU, softcap)
+    seen = behind_windows(batch, window)
+    attention = NativeAttention(native(dtype), seen, n_kv_heads, 0.3, CPU, softcap)
     expected = reference.paged_attention(q, pages, batch, 0.3, window, softcap)
     torch.testing.assert_close(attention(q, pages, window), expected, **tolerance(dtype))
 
