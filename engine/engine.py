@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from engine.config import CacheConfig, DtypeName, EngineConfig, SchedulerConfig
+from engine.config import CacheConfig, DtypeName, EngineConfig, Quantization, SchedulerConfig
 from engine.messages import Cancel, Delta, Failed, Finished, Submit, as_exception
 from engine.pair import LoadedEngine, load_engine
 from engine.pair_config import InstanceOptions, PairConfig
@@ -67,6 +67,8 @@ class Engine:
         *,
         device: str = "auto",
         max_model_len: int | None = None,
+        quantize: Quantization = "none",
+        invariant: bool = False,
         cache: CacheConfig | None = None,
         scheduler: SchedulerConfig | None = None,
         torch_threads: int | None = None,
@@ -82,6 +84,8 @@ class Engine:
             dtype=dtype,
             device=device,
             max_model_len=max_model_len,
+            quantize=quantize,
+            invariant=invariant,
             cache=cache or CacheConfig(),
             scheduler=scheduler or SchedulerConfig(),
         )

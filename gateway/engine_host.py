@@ -24,7 +24,12 @@ def pair_config(settings: Settings) -> PairConfig:
     )
     models = {
         name: EngineConfig(
-            path=folder, dtype=engine.dtype, cache=CacheConfig(block_size=engine.block_size), scheduler=scheduler
+            path=folder,
+            dtype=engine.dtype,
+            quantize=engine.quantize,
+            invariant=engine.invariant,
+            cache=CacheConfig(block_size=engine.block_size),
+            scheduler=scheduler,
         )
         for name, folder in ((SMALL, settings.small_path), (LARGE, settings.large_path))
     }

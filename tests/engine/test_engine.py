@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from engine import Engine, EngineError, FinishReason, RequestRefused, SamplingParams
-from engine.config import CacheConfig, SchedulerConfig
+from engine.config import CacheConfig, Quantization, SchedulerConfig
 from grammars import Choice, ConstraintRefused, JsonSchema
+from kernels.native.build import find_library
 from tests.engine.checkpoints import END_ID, build_checkpoint
 
 GREEDY = SamplingParams(temperature=0, max_tokens=10, ignore_eos=True)
@@ -118,3 +119,17 @@ def test_the_exported_names_exist() -> None:
     assert issubclass(RequestRefused, EngineError)
     with pytest.raises(AttributeError, match="nothing"):
         _ = package.nothing
+
+
+@pytest.mark.parametrize("quantize", ["none", "w8a8", "int4"])
+def test_quantised_and_invariant_models_answer_the_same_alone_and_batched(
+    tmp_path: Path, quantize: Quantization
+) -> None:
+    if quantize == "int4" and find_library() is None:
+        pytest.skip("int4 needs the C kernels, which this machine cannot have")
+    build_checkpoint(tmp_path, "qwen2")
+    prompts = [list(range(5, 5 + n)) for n in (3, 40, 17)]
+    params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
+    with Engine.from_pretrained(tmp_path, quantize=quantize, invariant=True) as engine:
+        together = [result.token_ids for result in engine.generate(prompts, params)]
+        assert together == [engine.generate(prompt, params)[0].token_ids for prompt in prompts]
