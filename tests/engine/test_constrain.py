@@ -111,20 +111,24 @@ def test_a_token_that_the_matcher_refuses_is_a_fault(compiler: GrammarCompiler) 
 
 
 class Broken:
-    """A matcher whose every call fails, and whose mask is empty."""
+    """A matcher whose every call fails."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise MemoryError(name)
+
+
+class Empty:
+    """A matcher that allows nothing and is not at its end."""
 
     is_terminated = False
 
     def fill_mask(self, row: torch.Tensor) -> None:
         row.zero_()
 
-    def __getattr__(self, name: str) -> Any:
-        raise MemoryError(name)
-
 
 def test_a_mask_without_any_token_is_a_fault() -> None:
     with pytest.raises(GrammarFault, match="no token at all"):
-        _ = GuardedMatcher(Broken(), frozenset([END_ID]), VOCAB).is_over
+        _ = GuardedMatcher(Empty(), frozenset([END_ID]), VOCAB).is_over
 
 
 @pytest.mark.parametrize("call", ["forced_run", "advance", "masks_along"])
