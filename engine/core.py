@@ -117,9 +117,9 @@ class EngineCore:
         claims = [Claim(name, instance.slack_s()) for name, instance in self._instances.items() if instance.has_work]
         if claims:
             name = self._arbiter.pick(claims)
-            start = self._clock()
+            before = self._instances[name].busy_s
             events.extend(self._instances[name].step(self))
-            self._arbiter.charge(name, self._clock() - start)
+            self._arbiter.charge(name, self._instances[name].busy_s - before)
         return events
 
     def run(self, emit: Callable[[Sequence[Event]], None], pulse: Pulse | None = None) -> None:
@@ -152,8 +152,10 @@ class EngineCore:
         self._compiler.warm()
 
     def close(self) -> None:
-        """End the compile threads."""
+        """End the threads beside the step loop."""
         self._compiler.close()
+        for instance in self._instances.values():
+            instance.close()
 
     def _posted(self) -> list[Command | _CompileDone]:
         items = [] if self._first is None else [self._first]

@@ -11,9 +11,8 @@ there, and comparing. So the output is the same with and without drafts, at any 
 Musco and Suresh, 2024, "drafter-invariant").
 """
 
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -21,102 +20,153 @@ from engine.constrain import GrammarFault
 from engine.generation import Generation
 from engine.plan import Row, StepPlan
 from engine.request import Request
-from engine.sampler import SampledToken, SamplingRow, sample
+from engine.sampler import Draws, SampledToken, SamplingRow, draw
 
 __all__ = ["StepDraws"]
 
 
 @dataclass(slots=True)
+class _Source:
+    """Where a request's logits come from: rows of a step's from `first` on, or those that were kept for it."""
+
+    request: Request
+    generation: Generation | None
+    row: Row | None
+    first: int = 0
+    kept: torch.Tensor | None = None
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether something is still drawn from them. While its step was under way, a request may have ended, or have
+        gone on with tokens that its grammar forced."""
+        if self.generation is None or self.generation.reason is not None:
+            return False
+        known = len(self.request.tokens) + len(self.request.tail)
+        return self.row is None or self.row.start + self.row.n == known
+
+
+@dataclass(slots=True)
 class _Span:
-    """The draws of one request: `count` from row `first` of the batch."""
+    """The draws of one request: `count` from number `first` of the step's on."""
 
     generation: Generation
     first: int
     count: int
 
 
-@dataclass(slots=True)
 class StepDraws:
-    """Collects a step's rows, then samples all of them at once.
+    """The draws of one step, in the order in which they can be made: `fill_masks` once the step before is committed,
+    which may be beside the forward pass; `draw` once there are logits; `read` and `accept` once the tokens are needed.
 
-    prepared: rows whose logits are to be kept, with those. faults: requests that their grammar's backend ended.
+    prepared: rows whose logits are to be kept, with those. faults: by request id, what their grammar's backend raised.
     """
 
-    prepared: list[tuple[Row, torch.Tensor]] = field(default_factory=list)
-    faults: dict[str, GrammarFault] = field(default_factory=dict)
-    _logits: list[torch.Tensor] = field(default_factory=list)
-    _rows: list[SamplingRow] = field(default_factory=list)
-    _spans: list[_Span] = field(default_factory=list)
-
-    def collect(
+    def __init__(
         self,
         plan: StepPlan,
-        logits: torch.Tensor,
         requests: Mapping[str, Request],
         generations: Mapping[str, Generation],
-        kept: dict[str, torch.Tensor],
+        kept: MutableMapping[str, torch.Tensor],
     ) -> None:
-        """Find the rows of `logits`, [sum n_logits, vocab], that are sampled, and fill their masks.
-
-        kept: by request id, the logits [vocab] of prepared requests; those of resumed ones are taken out.
-        """
-        first = 0
+        """kept: by request id, the logits [vocab] of prepared requests; those of resumed ones are taken out."""
+        self.prepared: list[tuple[Row, torch.Tensor]] = []
+        self.faults: dict[str, GrammarFault] = {}
+        self._sources: list[_Source] = []
+        self._n_logits = 0
         for row in plan.rows:
-            own = logits[first : first + row.n_logits]
-            first += row.n_logits
-            if not row.n_logits:
-                continue
-            if row.request_id in generations:
-                self._add(generations[row.request_id], own, requests[row.request_id].tail)
-            else:
-                self.prepared.append((row, own[0]))
+            if row.n_logits:
+                request, generation = requests[row.request_id], generations.get(row.request_id)
+                self._sources.append(_Source(request, generation, row, self._n_logits))
+                self._n_logits += row.n_logits
         for request_id in plan.resumed:
-            self._add(generations[request_id], kept.pop(request_id)[None], [])
-
-    def sample(self) -> None:
-        """Draw for all rows, and give each request the tokens that its draws verify."""
-        if not self._rows:
-            return
-        sampled = sample(torch.cat(self._logits), self._rows)
-        for span in self._spans:
-            try:
-                self._accept(span.generation, sampled[span.first : span.first + span.count])
-            except GrammarFault as fault:
-                self.faults[span.generation.request.id] = fault
+            source = _Source(requests[request_id], generations[request_id], None, kept=kept.pop(request_id))
+            self._sources.append(source)
+        self._spans: list[_Span] = []
+        self._rows: list[SamplingRow] = []
+        self._picked: list[int] = []  # by draw: its row of the step's logits, with the kept ones behind them
+        self._kept: list[torch.Tensor] = []
+        self._draws: Draws | None = None
+        self._drawn: list[SampledToken] = []
 
     @property
     def generations(self) -> list[Generation]:
-        """Requests that got tokens, or a fault, in this step."""
+        """Requests that draw in this step."""
         return [span.generation for span in self._spans]
 
-    def _add(self, generation: Generation, logits: torch.Tensor, tail: Sequence[int]) -> None:
-        masks: torch.Tensor | None = None
-        if generation.matcher is not None:
-            began = time.perf_counter()
-            try:
-                masks = generation.matcher.masks_along(tail) if tail else generation.matcher.mask[None]
-            except GrammarFault as fault:
-                self.faults[generation.request.id] = fault
-                return
-            generation.request.timeline.mask_s += time.perf_counter() - began
-        count = len(logits) if masks is None else len(masks)  # what follows an illegal token is never reached
-        self._spans.append(_Span(generation, len(self._rows), count))
-        self._logits.append(logits[:count])
-        self._rows += [
-            generation.sampling_row(tail[:index], None if masks is None else masks[index]) for index in range(count)
-        ]
+    @property
+    def tokens(self) -> torch.Tensor | None:
+        """What was drawn, int64 [n_draws], perhaps not computed yet; None where nothing was."""
+        return None if self._draws is None else self._draws.tokens
 
-    def _accept(self, generation: Generation, sampled: Sequence[SampledToken]) -> None:
-        tail = generation.request.tail
-        n_tail = 0
-        for draw in sampled:
-            if draw.token_id < 0:
-                raise GrammarFault("the grammar allows no token at all here: a fault of its backend")
-            generation.accept(draw.token_id, draw.logprob)
-            if generation.reason is not None or n_tail >= len(tail) or tail[n_tail] != draw.token_id:
-                break
-            n_tail += 1
-        generation.n_tail = n_tail
-        timeline = generation.request.timeline
-        timeline.drafted_tokens += len(tail)
-        timeline.accepted_tokens += n_tail
+    def awaited(self) -> dict[str, int]:
+        """By request id, which draw is the next token of those that go on after it. Not for drafts."""
+        return {span.generation.request.id: span.first for span in self._spans if span.generation.n_left > 1}
+
+    def fill_masks(self) -> None:
+        """Find what is drawn, and under which masks."""
+        for source in self._sources:
+            generation = source.generation
+            if generation is None or not source.is_wanted:
+                continue
+            tail = generation.request.tail
+            masks: torch.Tensor | None = None
+            if generation.matcher is not None:
+                try:
+                    masks = generation.matcher.masks_along(tail)
+                except GrammarFault as fault:
+                    self.faults[generation.request.id] = fault
+                    continue
+            count = 1 + len(tail) if masks is None else len(masks)  # what follows an illegal token is never reached
+            self._spans.append(_Span(generation, len(self._rows), count))
+            self._rows += [
+                generation.sampling_row(tail[:index], None if masks is None else masks[index]) for index in range(count)
+            ]
+            first = source.first
+            if source.kept is not None:
+                first = self._n_logits + len(self._kept)
+                self._kept.append(source.kept)
+            self._picked += range(first, first + count)
+
+    def draw(self, logits: torch.Tensor) -> None:
+        """Draw from logits, float32 [sum n_logits, vocab], which may be changed. Waits for no device."""
+        self.prepared = [
+            (source.row, logits[source.first])
+            for source in self._sources
+            if source.generation is None and source.row is not None
+        ]
+        if not self._rows:
+            return
+        if self._kept:
+            logits = torch.cat([logits, torch.stack(self._kept)])
+        if self._picked != list(range(len(logits))):
+            logits = logits[self._picked]
+        self._draws = draw(logits, self._rows)
+
+    def read(self) -> None:
+        """Wait for the tokens."""
+        if self._draws is not None:
+            self._drawn = self._draws.read()
+
+    def accept(self) -> None:
+        """Give each request the tokens that its draws verify."""
+        for span in self._spans:
+            try:
+                _accept(span.generation, self._drawn[span.first : span.first + span.count])
+            except GrammarFault as fault:
+                self.faults[span.generation.request.id] = fault
+
+
+def _accept(generation: Generation, drawn: Sequence[SampledToken]) -> None:
+    tail = generation.request.tail
+    n_tail = 0
+    for token in drawn:
+        if token.token_id < 0:
+            raise GrammarFault("the grammar allows no token at all here: a fault of its backend")
+        generation.accept(token.token_id, token.logprob)
+        if generation.reason is not None or n_tail >= len(tail) or tail[n_tail] != token.token_id:
+            break
+        n_tail += 1
+    generation.n_tail = n_tail
+    timeline = generation.request.timeline
+    timeline.drafted_tokens += len(tail)
+    timeline.accepted_tokens += n_tail

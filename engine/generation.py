@@ -43,7 +43,7 @@ class Generation:
         self._decoder, self._clock = decoder, clock
         self._stops = StopMatcher(params.stop, include_stop=params.include_stop_str)
         self._stop_match: str | int | None = None
-        self._end_ids = end_ids
+        self._end_ids, self._ends = end_ids, tuple(end_ids)
         room = window - request.n_prompt
         self._max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
         self._sent: list[str] = []
@@ -66,7 +66,7 @@ class Generation:
             n_output=n_output,
             prompt_ids=self._prompt,
             output_ids=[*self.output, *drafted] if drafted else self.output,
-            end_ids=tuple(self._end_ids),
+            end_ids=self._ends,
             mask=mask,
         )
 
@@ -118,6 +118,15 @@ class Generation:
             rest = self._stops.push(self._decoder.flush())
             self._text.append(rest.text if isinstance(rest, StopMatch) else rest + self._stops.flush())
 
+    def note_mask_s(self) -> float:
+        """Bring the timeline's `mask_s` up to date; returns what was added."""
+        if self.matcher is None:
+            return 0.0
+        timeline = self.request.timeline
+        added = self.matcher.fill_s - timeline.mask_s
+        timeline.mask_s = self.matcher.fill_s
+        return added
+
     def take_delta(self) -> Delta | None:
         """What is new since the last call, or None."""
         text = "".join(self._text)
@@ -149,11 +158,11 @@ class Generation:
 
     def _take_text(self, text: str) -> None:
         """Pass new text on, up to a stop string; before `min_tokens` stop strings are not looked for."""
-        if len(self.output) < self.params.min_tokens:
+        if not self.params.stop:
+            self._text.append(text)
+        elif len(self.output) < self.params.min_tokens:
             self._text.append(self._stops.skip(text))
-            return
-        found = self._stops.push(text)
-        if isinstance(found, StopMatch):
+        elif isinstance(found := self._stops.push(text), StopMatch):
             self._text.append(found.text)
             self._stop_match = found.stop
             self.end(FinishReason.STOP)

@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor
 from typing import Any
 
 import torch
@@ -14,11 +15,12 @@ from engine.constrain import GrammarFault, GuardedMatcher, TokenMatcher
 from engine.cost_model import CostModel
 from engine.detokenizer import IncrementalDecoder
 from engine.draws import StepDraws
+from engine.flight import Flight, Forward
 from engine.generation import Generation
 from engine.heartbeat import Pulse
 from engine.messages import Event, Failed, ModelInfo, Prepare, Prepared, Submit, failed
 from engine.pair_config import InstanceOptions
-from engine.plan import Accepted, Row, StepResult
+from engine.plan import Accepted, Row, StepPlan, StepResult
 from engine.request import EngineError, FinishReason, Request, RequestRefused
 from engine.runner import ModelRunner, RunnerOutput
 from engine.sampler import check_token_ids
@@ -45,9 +47,11 @@ class ModelInstance:
         end_ids: frozenset[int],
         options: InstanceOptions | None = None,
         proposer: Proposer | None = None,
+        thread: Executor | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """proposer: where drafts come from (None: nowhere)."""
+        """proposer: where drafts come from (None: nowhere). thread: computes the forward passes (None: the caller
+        does)."""
         self.info, self.counters = info, Counters()
         self._options = options or InstanceOptions()
         self._runner, self._tokenizer, self.end_ids, self._clock = runner, tokenizer, end_ids, clock
@@ -62,7 +66,10 @@ class ModelInstance:
             clock=clock,
         )
         self.cost_model = cost_model
-        self._proposer = proposer
+        self._proposer, self._thread = proposer, thread
+        # A draft follows the newest token, so it would have to be awaited.
+        self._runs_ahead = self._options.overlap_depth > 0 and proposer is None
+        self._flight: Flight | None = None
         self._matchers: dict[str, GuardedMatcher] = {}  # by request id
         self._forced = ForcedTokens(self._matchers)
         self._requests: dict[str, Request] = {}
@@ -72,8 +79,14 @@ class ModelInstance:
 
     @property
     def has_work(self) -> bool:
-        """Whether a step would compute something."""
-        return self.scheduler.has_work
+        """Whether a step would compute something, or end one that is under way."""
+        return self._flight is not None or self.scheduler.has_work
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds that all steps so far have taken, those of forward passes under other models' steps included."""
+        counted = self.counters
+        return counted.schedule_s + counted.forward_s + counted.mask_s + counted.sample_s + counted.bookkeeping_s
 
     @property
     def n_live(self) -> int:
@@ -172,35 +185,35 @@ class ModelInstance:
 
     def step(self, pulse: Pulse) -> list[Event]:
         """Compute one step; returns what the requests in it get to see. pulse: is told whom it is for, and for how
-        long."""
-        began = time.perf_counter()
-        plan = self.scheduler.schedule()
-        if plan is None:
+        long.
+
+            depth 0   launch N     masks N   draw N                  collect N
+            depth 1   (under way)  masks N   draw N   launch N + 1   collect N
+
+        With depth 1, what the host does with the tokens of a step lies beside the forward pass of the next one. That
+        one takes its tokens from where they were drawn, so it can be launched before the host has seen them.
+        """
+        flight, self._flight = self._flight, None
+        if flight is None:
+            flight = self._launch(self._scheduled(self.scheduler.schedule), pulse)
+        else:
+            pulse.beat(flight.ids, self.cost_model.seconds(flight.cost))
+        if flight is None:
             return []
-        cost = self.cost_model.step(plan.rows)
-        pulse.beat((self._client_id(row.request_id) for row in plan.rows), self.cost_model.seconds(cost))
-        scheduled = time.perf_counter()
-        output = self._runner.run(plan)
-        ran = time.perf_counter()
-        draws = StepDraws()
-        draws.collect(plan, output.logits, self._requests, self._generations, self._kept)
-        masked = time.perf_counter()
-        draws.sample()
-        result = StepResult(plan.step_id)
-        for generation in draws.generations:
-            self.counters.tokens_drafted += len(generation.request.tail)
-            self.counters.tokens_accepted += generation.n_tail
-            self._force(generation, draws.faults)
-            result.accepted[generation.request.id] = Accepted(tuple(generation.uncommitted()), generation.n_tail)
-        self.scheduler.commit(result)
-        self.counters.schedule_s += scheduled - began
-        self.counters.forward_s += ran - scheduled
-        self.counters.mask_s += masked - ran
-        self.counters.sample_s += time.perf_counter() - masked
-        self.cost_model.observe(cost, ran - scheduled)
-        events: list[Event] = [self._prepared(row, logits, output) for row, logits in draws.prepared]
-        events += [self._fail(self._generations[request_id], fault) for request_id, fault in draws.faults.items()]
-        return events + self._events_of(draws.generations)
+        began = time.perf_counter()
+        draws = flight.draws
+        draws.fill_masks()
+        filled = time.perf_counter()
+        output = flight.forward.result()
+        computed = time.perf_counter()
+        draws.draw(output.logits)
+        self.counters.bookkeeping_s += filled - began
+        self.counters.sample_s += time.perf_counter() - computed
+        if self._runs_ahead and len(draws.generations) == self.scheduler.n_running:
+            awaited = draws.awaited()
+            plan = self._scheduled(lambda: self.scheduler.schedule_ahead(awaited))
+            self._flight = self._launch(plan, pulse, draws.tokens)
+        return self._collect(flight, output)
 
     def stats(self) -> dict[str, Any]:
         """The counters, and under names ending in `_now` what is true at this moment."""
@@ -215,6 +228,54 @@ class ModelInstance:
             "kv_blocks_total": pool.n_blocks,
             "block_evictions": pool.evictions,
         }
+
+    def close(self) -> None:
+        """End the thread of the forward passes."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
+
+    def _scheduled(self, schedule: Callable[[], StepPlan | None]) -> StepPlan | None:
+        began = time.perf_counter()
+        plan = schedule()
+        self.counters.schedule_s += time.perf_counter() - began
+        return plan
+
+    def _launch(self, plan: StepPlan | None, pulse: Pulse, drawn: torch.Tensor | None = None) -> Flight | None:
+        """Begin a step. drawn: what the one before drew, where the plan refers to it."""
+        if plan is None:
+            return None
+        cost = self.cost_model.step(plan.rows)
+        ids = tuple(self._client_id(row.request_id) for row in plan.rows)
+        pulse.beat(ids, self.cost_model.seconds(cost))
+        draws = StepDraws(plan, self._requests, self._generations, self._kept)
+        return Flight(plan, ids, cost, draws, Forward(lambda: self._runner.run(plan, drawn), self._thread))
+
+    def _collect(self, flight: Flight, output: RunnerOutput) -> list[Event]:
+        """End a step: its tokens are accepted and committed, its requests' clients told."""
+        draws, counters = flight.draws, self.counters
+        began = time.perf_counter()
+        draws.read()
+        read = time.perf_counter()
+        draws.accept()
+        result = StepResult(flight.plan.step_id)
+        mask_s = 0.0
+        for generation in draws.generations:
+            counters.tokens_drafted += len(generation.request.tail)
+            counters.tokens_accepted += generation.n_tail
+            self._force(generation, draws.faults)
+            result.accepted[generation.request.id] = Accepted(tuple(generation.uncommitted()), generation.n_tail)
+            mask_s += generation.note_mask_s()
+        self.scheduler.commit(result)
+        self.cost_model.observe(flight.cost, flight.forward.seconds)
+        events: list[Event] = [self._prepared(row, logits, output) for row, logits in draws.prepared]
+        events += [self._fail(self._generations[request_id], fault) for request_id, fault in draws.faults.items()]
+        events += self._events_of(draws.generations)
+        counters.forward_s += flight.forward.seconds
+        counters.forward_wait_s += flight.forward.waited_s
+        counters.sample_s += read - began
+        counters.mask_s += mask_s
+        counters.bookkeeping_s += time.perf_counter() - read - mask_s
+        return events
 
     def _request(self, request_id: str, tokens: list[int], salt: str) -> Request:
         vocab_size = self._runner.config.vocab_size
@@ -251,6 +312,7 @@ class ModelInstance:
         self._force(generation, faults)
         for fault in faults.values():
             raise fault
+        self.counters.mask_s += generation.note_mask_s()
         return generation
 
     def _force(self, generation: Generation, faults: dict[str, GrammarFault]) -> None:

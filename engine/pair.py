@@ -4,6 +4,7 @@ vocabulary."""
 import hashlib
 import time
 from collections.abc import Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -77,10 +78,17 @@ def load_engine(config: PairConfig, proposers: Mapping[str, Proposer] | None = N
     if config.torch_threads is not None:
         torch.set_num_threads(config.torch_threads)
     caches = _split_kv_bytes(config)
+    # One thread for all models: forward passes side by side would share the cores and wait for each other.
+    thread = ThreadPoolExecutor(1, "forward") if config.options.overlap_depth else None
     tokenizers = {name: Tokenizer.from_folder(engine.path) for name, engine in config.models.items()}
     instances = {
         name: _load_instance(
-            name, replace(engine, cache=caches[name]), tokenizers[name], config.options, (proposers or {}).get(name)
+            name,
+            replace(engine, cache=caches[name]),
+            tokenizers[name],
+            config.options,
+            (proposers or {}).get(name),
+            thread,
         )
         for name, engine in config.models.items()
     }
@@ -104,8 +112,14 @@ def fingerprint(folder: Path) -> str:
 
 
 def _load_instance(
-    name: str, config: EngineConfig, tokenizer: Tokenizer, options: InstanceOptions, proposer: Proposer | None
+    name: str,
+    config: EngineConfig,
+    tokenizer: Tokenizer,
+    options: InstanceOptions,
+    proposer: Proposer | None,
+    thread: Executor | None,
 ) -> ModelInstance:
+    """thread: for forward passes; a GPU computes beside the step loop without one."""
     device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -141,6 +155,7 @@ def _load_instance(
         end_ids=frozenset(end for end in ends if 0 <= end < model.vocab_size),
         options=options,
         proposer=proposer,
+        thread=thread if device == "cpu" else None,
     )
 
 

@@ -12,7 +12,9 @@ class InstanceOptions:
     """forced_tokens: commit what a grammar leaves no choice about without sampling it (the output is the same either
     way). prefix_cache: share the pages of equal prefixes. max_hold_s: after that long a prepared request that nobody
     submits is released. max_draft: most tokens of a draft. calibrate_s: about so long the first steps of a model are
-    measured while it loads (0: predictions begin with a guess).
+    measured while it loads (0: predictions begin with a guess). overlap_depth: 1 launches a step before the tokens of
+    the last one are known, so that masks, text and events are worked out beside its forward pass; 0 does one thing
+    after the other (the output is the same either way).
     """
 
     forced_tokens: bool = True
@@ -20,6 +22,12 @@ class InstanceOptions:
     max_hold_s: float = 120.0
     max_draft: int = 8
     calibrate_s: float = 1.5
+    overlap_depth: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError with what was wrong and what is allowed."""
+        if self.overlap_depth not in (0, 1):
+            raise ValueError(f"overlap_depth is {self.overlap_depth}: use 0 or 1")
 
 
 @dataclass(frozen=True, slots=True)

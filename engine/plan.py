@@ -10,7 +10,8 @@ class Row:
     tokens: the n token ids at positions start … start+n-1; block_table: page ids that cover positions 0 … start+n-1, or
     more; n_logits: how many of the last positions need logits (0: a prefill chunk that does not reach the end; 1:
     decode or the end of a prompt; 1 + len(tail): verification). other_tables: the block tables of the KV groups after
-    the first; a page behind its group's window is NULL_BLOCK.
+    the first; a page behind its group's window is NULL_BLOCK. A token below 0 is not known yet: -1 - i is draw i of the
+    step before this one.
     """
 
     request_id: str
@@ -68,6 +69,3 @@ class StepResult:
 
     step_id: int
     accepted: dict[str, Accepted] = field(default_factory=dict)
-    forward_s: float = 0.0
-    mask_s: float = 0.0
-    sample_s: float = 0.0

@@ -61,6 +61,11 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     ignore_eos: bool = False
     logprobs: int | None = None
 
+    @property
+    def has_penalties(self) -> bool:
+        """Whether a draw depends on the tokens before it."""
+        return self.repetition_penalty != 1.0 or bool(self.presence_penalty or self.frequency_penalty)
+
     def __post_init__(self) -> None:
         """Raise ValueError with what was wrong and what is allowed."""
         checks = [

@@ -70,9 +70,10 @@ class ModelRunner:
         return self._cache.groups
 
     @torch.inference_mode()
-    def run(self, plan: StepPlan) -> RunnerOutput:
+    def run(self, plan: StepPlan, drawn: torch.Tensor | None = None) -> RunnerOutput:
         """Compute a step: writes K and V of its tokens into their pages, returns logits where rows ask for them.
 
+        drawn: int64 [n], the draws of the step before, where rows refer to them (see `Row`). They stay on the device.
         Raises ValueError for a plan whose rows do not fit their blocks.
         """
         if plan.copies:
@@ -82,7 +83,10 @@ class ModelRunner:
             return RunnerOutput(torch.empty(0, self.config.vocab_size))
         batch = StepBatch.from_plan(plan, self.block_size, len(self.groups), self._device)
         attend = StepAttention(self._cache, batch, self.config, self._kernels)
-        hidden, states = self.model.forward(batch.tokens, batch.positions, attend, self._kernels, self.state_layers)
+        tokens = batch.tokens
+        if drawn is not None:
+            tokens = torch.where(tokens < 0, drawn[(-1 - tokens).clamp(min=0)], tokens)
+        hidden, states = self.model.forward(tokens, batch.positions, attend, self._kernels, self.state_layers)
         pooled = self._pool(batch, states) if self.state_layers else {}
         if not len(batch.logits_from):
             return RunnerOutput(torch.empty(0, self.config.vocab_size), pooled)

@@ -72,28 +72,52 @@ def check_token_ids(params: SamplingParams, vocab_size: int) -> None:
             raise ValueError(f"{name} names token {unknown[0]}: this model has tokens 0 to {vocab_size - 1}")
 
 
-@torch.inference_mode()
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """Tokens that were drawn, and perhaps not computed yet: `read` waits for the device.
+
+    tokens: int64 [rows] on the device of the logits; where a mask allows nothing, any.
+    """
+
+    tokens: torch.Tensor
+    _rows: Sequence[SamplingRow]
+    _logits: torch.Tensor
+    _choices: dict[int, int]  # by row with a mask: how many tokens it allows
+
+    @torch.inference_mode()
+    def read(self) -> list[SampledToken]:
+        """The tokens, with the log-probabilities of the rows that ask."""
+        tokens, choices = self.tokens.tolist(), self._choices
+        logprobs = _logprobs(self._logits, self._rows, tokens)
+        return [
+            SampledToken(token if choices.get(i) != 0 else -1, logprobs.get(i), choices.get(i) == 1)
+            for i, token in enumerate(tokens)
+        ]
+
+
 def sample(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> list[SampledToken]:
-    """One token per row of float32 logits [rows, vocab]; the logits are changed in place.
+    """One token per row of float32 logits [rows, vocab], see `draw`."""
+    return draw(logits, rows).read()
+
+
+@torch.inference_mode()
+def draw(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> Draws:
+    """One token per row of float32 logits [rows, vocab]; the logits are changed in place, and needed until the draws
+    are read.
 
     Raises ValueError where the numbers of rows differ.
     """
     if len(rows) != logits.shape[0]:
         raise ValueError(f"{logits.shape[0]} rows of logits for {len(rows)} rows of parameters")
-    if not rows:
-        return []
     apply_bias(logits, {i: row.params.logit_bias for i, row in enumerate(rows) if row.params.logit_bias})
     for i, row in enumerate(rows):
-        apply_penalties(logits[i], row.params, row.prompt_ids, row.output_ids)
+        if row.params.has_penalties:
+            apply_penalties(logits[i], row.params, row.prompt_ids, row.output_ids)
     choices = apply_masks(logits, {i: row.mask for i, row in enumerate(rows) if row.mask is not None})
     for i, row in enumerate(rows):
-        apply_bans(logits[i], row.banned_ids)
-    tokens = _choose(logits, rows).tolist()
-    logprobs = _logprobs(logits, rows, tokens)
-    return [
-        SampledToken(token if choices.get(i) != 0 else -1, logprobs.get(i), choices.get(i) == 1)
-        for i, token in enumerate(tokens)
-    ]
+        if banned := row.banned_ids:
+            apply_bans(logits[i], banned)
+    return Draws(_choose(logits, rows), rows, logits, choices)
 
 
 def _choose(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> torch.Tensor:

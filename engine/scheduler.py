@@ -17,7 +17,8 @@ longer (ChunkLimit).
 import heapq
 import time
 from bisect import insort
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from engine.block_tables import ONE_GROUP, BlockTables, PrefixHit
 from engine.blocks import BlockPool
@@ -74,7 +75,7 @@ class Scheduler:
         self._waiting_tokens = 0
         self._arrivals = 0
         self._step_id = 0
-        self._in_flight: tuple[StepPlan, tuple[Request, ...]] | None = None
+        self._in_flight: deque[tuple[StepPlan, tuple[Request, ...]]] = deque()  # oldest first
 
     @property
     def has_work(self) -> bool:
@@ -192,10 +193,9 @@ class Scheduler:
 
     def schedule(self) -> StepPlan | None:
         """The next step, or None where nothing can run. Every plan must be committed before the next one is made."""
-        if self._in_flight is not None:
-            raise RuntimeError(
-                f"step {self._in_flight[0].step_id} is not committed: commit it before the next schedule()"
-            )
+        if self._in_flight:
+            step_id = self._in_flight[0][0].step_id
+            raise RuntimeError(f"step {step_id} is not committed: commit it before the next schedule()")
         budget, limit = self.config.token_budget, self._chunk_limit()
         granted: list[tuple[Request, int]] = []
         while len(granted) < len(self._running):
@@ -215,22 +215,35 @@ class Scheduler:
         granted.extend(self._admit(budget, limit))
         if not granted:
             return None
-        self._step_id += 1
         rows = tuple(self._row(request, n) for request, n in granted if n)
         resumed = tuple(request.id for request, n in granted if not n)
-        plan = StepPlan(self._step_id, rows, resumed, self._tables.take_copies())
-        self._in_flight = (plan, tuple(request for request, n in granted if n))
-        self.pool.begin_step(plan.step_id)
-        self.counters.steps += 1
-        self.counters.rows += len(rows)
-        return plan
+        return self._begin(rows, tuple(request for request, n in granted if n), resumed)
+
+    def schedule_ahead(self, awaited: Mapping[str, int]) -> StepPlan | None:
+        """The step after the one in flight, before that one is committed: one token more for each request of `awaited`,
+        which get exactly one token from the step in flight and go on after it; by id, the number of the draw that it
+        will be. All others sit this step out.
+
+        None where `schedule` might do something else once the tokens are known: requests wait that could be admitted,
+        or somebody would have to be preempted. A request that ended meanwhile is passed over by `commit`; one that got
+        forced tokens, too, has computed one more of its tokens.
+        """
+        requests = [request for request in self._running if request.id in awaited]
+        missing = [self._tables.missing(request, len(request.tokens) + 1) for request in requests]
+        may_admit = self._waiting and len(self._running) < self.max_running
+        if not requests or may_admit or sum(missing) > self.pool.n_free:
+            return None
+        for request, n in zip(requests, missing, strict=True):
+            if n:
+                self._tables.grow(request, len(request.tokens) + 1)
+        rows = tuple(self._row_at(r, len(r.tokens), (-1 - awaited[r.id],), n_logits=1) for r in requests)
+        return self._begin(rows, tuple(requests))
 
     def commit(self, result: StepResult) -> None:
         """Take in what a step produced. Requests that were cancelled during it are passed over."""
-        if self._in_flight is None or self._in_flight[0].step_id != result.step_id:
+        if not self._in_flight or self._in_flight[0][0].step_id != result.step_id:
             raise RuntimeError(f"step {result.step_id} is not the one in flight: commit plans in their order")
-        plan, requests = self._in_flight
-        self._in_flight = None
+        plan, requests = self._in_flight.popleft()
         self.pool.end_step(plan.step_id)
         for row, request in zip(plan.rows, requests, strict=True):
             if request.status is RequestStatus.RUNNING:
@@ -264,6 +277,16 @@ class Scheduler:
         places = len(self._running) + len(self._waiting) + self.n_held
         if places != len(self._live) or any(request.id not in self._live for request in self._running):
             raise RuntimeError(f"{len(self._live)} requests are live, {places} are running, waiting or held")
+
+    def _begin(self, rows: tuple[Row, ...], requests: tuple[Request, ...], resumed: tuple[str, ...] = ()) -> StepPlan:
+        """Put a step in flight. requests: those of the rows, in their order."""
+        self._step_id += 1
+        plan = StepPlan(self._step_id, rows, resumed, self._tables.take_copies())
+        self._in_flight.append((plan, requests))
+        self.pool.begin_step(plan.step_id)
+        self.counters.steps += 1
+        self.counters.rows += len(rows)
+        return plan
 
     def _refuse_overload(self, request: Request) -> None:
         """Raise RequestRefused where the queue is full, or too long for the request's deadline."""
@@ -393,14 +416,25 @@ class Scheduler:
         end = request.computed + n
         is_whole = n == request.remaining
         tokens = request.tokens[request.computed : end]
+        return self._row_at(
+            request,
+            request.computed,
+            tuple(tokens + request.tail if is_whole else tokens),
+            n_logits=1 + len(request.tail) if is_whole else 0,
+            wants_state=request.wants_state and is_whole,
+        )
+
+    def _row_at(
+        self, request: Request, start: int, tokens: tuple[int, ...], *, n_logits: int, wants_state: bool = False
+    ) -> Row:
         block_table, *other_tables = self._tables.frozen(request)
         return Row(
             request_id=request.id,
-            start=request.computed,
-            tokens=tuple(tokens + request.tail if is_whole else tokens),
+            start=start,
+            tokens=tokens,
             block_table=block_table,
-            n_logits=1 + len(request.tail) if is_whole else 0,
-            wants_state=request.wants_state and is_whole,
+            n_logits=n_logits,
+            wants_state=wants_state,
             other_tables=tuple(other_tables),
         )
 
@@ -430,7 +464,7 @@ class Scheduler:
         self._enqueue(request)
 
     def _drop_blocks(self, request: Request) -> None:
-        in_flight = self._in_flight is not None and request in self._in_flight[1]
+        in_flight = any(request in requests for _, requests in self._in_flight)
         self._tables.drop(request, in_flight=in_flight)
         request.tail.clear()
         request.logits_kept = False

@@ -14,6 +14,10 @@ class Counters:
 
     prompt_tokens_computed + prompt_tokens_cached is every prompt token once; what preemption or a released hold made
     necessary again is in tokens_recomputed. tokens_copied: cached ones in blocks that were shared in part.
+
+    A step's time is parted into schedule_s, forward_s, mask_s (filling token masks, wherever that happens), sample_s
+    and bookkeeping_s (accepting tokens, text, stops, commit, events). forward_wait_s: for how much of forward_s the
+    step loop could do nothing else; the rest of forward_s hid other work.
     """
 
     prompt_tokens_computed: int = 0
@@ -39,8 +43,10 @@ class Counters:
     compile_s: float = 0.0
     schedule_s: float = 0.0
     forward_s: float = 0.0
+    forward_wait_s: float = 0.0
     mask_s: float = 0.0
     sample_s: float = 0.0
+    bookkeeping_s: float = 0.0
     prefix_misses: dict[str, int] = field(default_factory=lambda: {miss.value: 0 for miss in CacheMiss})
     finished: dict[str, int] = field(default_factory=lambda: {reason.value: 0 for reason in FinishReason})
 

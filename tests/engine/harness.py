@@ -1,6 +1,6 @@
 """Engine cores over a tiny checkpoint, driven step by step: what is posted when decides, not a clock."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,11 @@ class Seen:
         return [logprob for delta in self.deltas for logprob in delta.logprobs or []]
 
 
-def drive(core: EngineCore, arrivals: Iterable[tuple[int, Command]]) -> dict[str, Seen]:
+def drive(
+    core: EngineCore,
+    arrivals: Iterable[tuple[int, Command]],
+    before_step: Callable[[int], None] = lambda _step: None,
+) -> dict[str, Seen]:
     """Post each command before the step it names, step until nothing is left; accounts are checked at every step."""
     todo = sorted(arrivals, key=lambda arrival: arrival[0])
     seen: dict[str, Seen] = {}
@@ -88,6 +92,7 @@ def drive(core: EngineCore, arrivals: Iterable[tuple[int, Command]]) -> dict[str
             core.post(todo.pop(0)[1])
         if not core.has_work and core._compiling:
             core.wait(10.0)
+        before_step(step)
         for event in core.step():
             seen.setdefault(getattr(event, "id", ""), Seen()).events.append(event)
         for instance in core._instances.values():
@@ -118,5 +123,6 @@ def is_idle(core: EngineCore) -> bool:
         and not instance._by_submit
         and not instance._matchers
         and not instance._kept
+        and instance._flight is None
         for instance in core._instances.values()
     )

@@ -44,7 +44,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def core_of(folder: Path, **options: Any) -> EngineCore:
     limits = {
-        key: options.pop(key) for key in list(options) if key not in ("forced_tokens", "prefix_cache", "max_hold_s")
+        key: options.pop(key)
+        for key in list(options)
+        if key not in ("forced_tokens", "prefix_cache", "max_hold_s", "overlap_depth")
     }
     return build_core(engine_config(folder, **limits), **options)
 
@@ -294,9 +296,10 @@ class Saboteur:
             raise RuntimeError("sabotage")
 
 
+@pytest.mark.parametrize("overlap_depth", [0, 1])
 @pytest.mark.parametrize("at", range(0, 40, 3))
 def test_a_matcher_that_raises_ends_its_own_request_and_no_other(
-    folder: Path, at: int, monkeypatch: pytest.MonkeyPatch
+    folder: Path, at: int, overlap_depth: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     constraint = JsonSchema({"enum": ["red apple", "green apple", "blue plum"]})
     others = [
@@ -313,7 +316,7 @@ def test_a_matcher_that_raises_ends_its_own_request_and_no_other(
 
     sabotaged: list[Any] = []
     monkeypatch.setattr(GuardedMatcher, "__init__", sabotage)
-    core = core_of(folder)
+    core = core_of(folder, overlap_depth=overlap_depth)
     seen = drive(core, [(0, victim), (2, others[0]), (3, others[1])])
     assert [seen[other.id].finished.token_ids for other in others] == expected
     [*_, end] = seen["victim"].events

@@ -80,6 +80,7 @@ def test_the_reference_answers_are_worth_comparing(alone: dict[str, Seen]) -> No
     cap=st.none() | st.integers(1, 30),
     prefix_cache=st.booleans(),
     forced_tokens=st.booleans(),
+    overlap_depth=st.integers(0, 1),
     arrivals=st.lists(st.tuples(st.integers(0, 30), st.sampled_from(SUBMITS)), min_size=1, max_size=16),
 )
 def test_no_answer_depends_on_what_else_is_computed(
@@ -92,6 +93,7 @@ def test_no_answer_depends_on_what_else_is_computed(
     cap: int | None,
     prefix_cache: bool,
     forced_tokens: bool,
+    overlap_depth: int,
     arrivals: list[tuple[int, Submit]],
 ) -> None:
     config = engine_config(
@@ -102,7 +104,7 @@ def test_no_answer_depends_on_what_else_is_computed(
         max_rows=rows,
         prefill_cap=cap,
     )
-    core = build_core(config, prefix_cache=prefix_cache, forced_tokens=forced_tokens)
+    core = build_core(config, prefix_cache=prefix_cache, forced_tokens=forced_tokens, overlap_depth=overlap_depth)
     named = [(step, each, f"{i} {each.id}") for i, (step, each) in enumerate(arrivals)]
     seen = drive(core, [(step, renamed(each, name)) for step, each, name in named])
     for _, each, name in named:
