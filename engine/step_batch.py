@@ -34,9 +34,19 @@ class StepBatch:
             _check(row, block_size, n_groups)
         order = sorted(range(len(plan.rows)), key=lambda i: (plan.rows[i].n, plan.rows[i].start))
         rows = tuple(plan.rows[i] for i in order)
-        first_of = dict(zip(order, np.cumsum([0, *(row.n for row in rows[:-1])]).tolist(), strict=True))
-        positions = np.concatenate([np.arange(row.start, row.start + row.n) for row in rows])
+        lengths = np.array([row.n for row in rows])
+        firsts = np.cumsum(lengths) - lengths  # where each row begins in the flat batch
+        first_of = dict(zip(order, firsts.tolist(), strict=True))
+        starts = np.array([row.start for row in rows])
+        positions = np.arange(lengths.sum()) + np.repeat(starts - firsts, lengths)
         tables = list(zip(*(row.block_tables for row in rows), strict=True))  # [group][row]
+        # The pages that rows write, side by side; `moved` leads from a page's index in its table to its place there.
+        written = [(row.start // block_size, -(-(row.start + row.n) // block_size)) for row in rows]
+        n_written = np.array([end - first for first, end in written])
+        moved = np.cumsum(n_written) - n_written - starts // block_size
+        page_at = positions // block_size + np.repeat(moved, lengths)
+        offsets = positions % block_size
+        query_lens, context_lens = tuple(lengths.tolist()), tuple((starts + lengths).tolist())
         logits_from = [
             first_of[i] + row.n - row.n_logits + offset
             for i, row in enumerate(plan.rows)
@@ -47,30 +57,17 @@ class StepBatch:
             tokens=torch.tensor([token for row in rows for token in row.tokens], dtype=torch.int64, device=device),
             positions=torch.from_numpy(positions).to(device),
             slots=tuple(
-                torch.from_numpy(_pages(rows, of_group, block_size) * block_size + positions % block_size).to(device)
+                torch.from_numpy(_pages(of_group, written)[page_at] * block_size + offsets).to(device)
                 for of_group in tables
             ),
             logits_from=torch.tensor(logits_from, dtype=torch.int64, device=device),
-            ragged=tuple(
-                RaggedBatch(
-                    query_lens=tuple(row.n for row in rows),
-                    context_lens=tuple(row.start + row.n for row in rows),
-                    block_tables=of_group,
-                    block_size=block_size,
-                )
-                for of_group in tables
-            ),
+            ragged=tuple(RaggedBatch(query_lens, context_lens, of_group, block_size) for of_group in tables),
         )
 
 
-def _pages(rows: Sequence[Row], tables: Sequence[tuple[int, ...]], block_size: int) -> np.ndarray:
-    """The page of every token of the flat batch: int64 [n]."""
-    pages = []
-    for row, table in zip(rows, tables, strict=True):
-        first, end = row.start // block_size, -(-(row.start + row.n) // block_size)
-        at = np.arange(row.start - first * block_size, row.start + row.n - first * block_size)
-        pages.append(np.asarray(table[first:end])[at // block_size])
-    return np.concatenate(pages)
+def _pages(tables: Sequence[tuple[int, ...]], written: Sequence[tuple[int, int]]) -> np.ndarray:
+    """The pages from first to end of each table, one table after another: int64 [pages]."""
+    return np.array([page for table, (first, end) in zip(tables, written, strict=True) for page in table[first:end]])
 
 
 def _check(row: Row, block_size: int, n_groups: int) -> None:
