@@ -1,18 +1,27 @@
-"""The law: an answer is a function of model, prompt, parameters and seed, whatever the schedule."""
+"""The law: an answer is a function of model, prompt, parameters and seed, whatever the schedule.
+
+In invariant mode the logits themselves are the same bits; without it rounding may move them, and tests/engine/
+test_rounding.py says how often that could matter.
+"""
 
 import random
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine.config import DtypeName, EngineConfig, Quantization
 from engine.messages import Submit
 from engine.request import Request
 from engine.speculation.proposer import DraftTree
 from grammars import Choice, JsonSchema, Regex
 from tests.engine.checkpoints import build_checkpoint
 from tests.engine.harness import MODEL, Seen, build_core, drive, engine_config, instance_of, is_idle, run, submit
+from tests.engine.recorder import Recorder
 
 SHARED = [(i * 37 + 11) % 480 + 8 for i in range(40)]
 SCHEMA = JsonSchema(
@@ -46,11 +55,59 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@dataclass(frozen=True)
+class Mode:
+    """How the model is run."""
+
+    dtype: DtypeName = "float32"
+    quantize: Quantization = "none"
+    invariant: bool = False
+
+    def config(self, folder: Path, **limits: Any) -> EngineConfig:
+        config = engine_config(folder, **limits)
+        return replace(config, dtype=self.dtype, quantize=self.quantize, invariant=self.invariant)
+
+
+DEFAULT = Mode()
+MODES = {
+    "default": DEFAULT,
+    "invariant float32": Mode(invariant=True),
+    "invariant bfloat16": Mode("bfloat16", invariant=True),
+    "invariant int8": Mode("bfloat16", "w8a8", invariant=True),
+}
+
+
+@dataclass(frozen=True)
+class Alone:
+    """An answer by itself, and the logits that it was drawn from, by position."""
+
+    seen: Seen
+    logits: dict[int, torch.Tensor]
+
+
+class References:
+    """Each answer by itself, with nothing shared, nothing forced and one chunk for the whole prompt; by mode."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._found: dict[Mode, dict[str, Alone]] = {}
+
+    def of(self, mode: Mode) -> dict[str, Alone]:
+        if mode not in self._found:
+            core = build_core(mode.config(self._folder), prefix_cache=False, forced_tokens=False)
+            recorder = Recorder(core)
+            self._found[mode] = {each.id: Alone(run(core, each)[0], recorder.of(each.id)) for each in SUBMITS}
+        return self._found[mode]
+
+
 @pytest.fixture(scope="module")
-def alone(folder: Path) -> dict[str, Seen]:
-    """Each answer by itself, with nothing shared, nothing forced and one chunk for the whole prompt."""
-    core = build_core(engine_config(folder), prefix_cache=False, forced_tokens=False)
-    return {each.id: run(core, each)[0] for each in SUBMITS}
+def references(folder: Path) -> References:
+    return References(folder)
+
+
+@pytest.fixture(scope="module")
+def alone(references: References) -> dict[str, Seen]:
+    return {name: reference.seen for name, reference in references.of(DEFAULT).items()}
 
 
 def assert_same(seen: Seen, reference: Seen) -> None:
@@ -71,8 +128,16 @@ def test_the_reference_answers_are_worth_comparing(alone: dict[str, Seen]) -> No
     assert [name for name, seen in alone.items() if not seen.finished.is_complete] == ["json cut off"]
 
 
+def assert_same_bits(found: dict[int, torch.Tensor], reference: dict[int, torch.Tensor]) -> None:
+    """Logits of the positions that both computed: forced tokens need none, so one may have fewer."""
+    assert found.keys() & reference.keys()
+    for position in found.keys() & reference.keys():
+        assert torch.equal(found[position], reference[position]), f"position {position} differs"
+
+
 @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(
+    mode=st.sampled_from(sorted(MODES)).map(MODES.__getitem__),
     block_size=st.sampled_from([1, 3, 8, 16, 32]),
     capacity=st.integers(96, 320),
     budget=st.integers(1, 80),
@@ -85,7 +150,8 @@ def test_the_reference_answers_are_worth_comparing(alone: dict[str, Seen]) -> No
 )
 def test_no_answer_depends_on_what_else_is_computed(
     folder: Path,
-    alone: dict[str, Seen],
+    references: References,
+    mode: Mode,
     block_size: int,
     capacity: int,
     budget: int,
@@ -96,20 +162,39 @@ def test_no_answer_depends_on_what_else_is_computed(
     overlap_depth: int,
     arrivals: list[tuple[int, Submit]],
 ) -> None:
-    config = engine_config(
-        folder,
-        block_size=block_size,
-        n_blocks=capacity // block_size,
-        token_budget=budget,
-        max_rows=rows,
-        prefill_cap=cap,
-    )
+    """17: arrival order, company, chunks, block size, budget, cache, overlap; and each example is a new engine."""
+    limits = {"token_budget": budget, "max_rows": rows, "prefill_cap": cap}
+    config = mode.config(folder, block_size=block_size, n_blocks=capacity // block_size, **limits)
     core = build_core(config, prefix_cache=prefix_cache, forced_tokens=forced_tokens, overlap_depth=overlap_depth)
+    recorder = Recorder(core)
     named = [(step, each, f"{i} {each.id}") for i, (step, each) in enumerate(arrivals)]
     seen = drive(core, [(step, renamed(each, name)) for step, each, name in named])
     for _, each, name in named:
-        assert_same(seen[name], alone[each.id])
+        reference = references.of(mode)[each.id]
+        assert_same(seen[name], reference.seen)
+        if mode.invariant and recorder.of(name):  # without it the grammar may have forced the whole answer
+            assert_same_bits(recorder.of(name), reference.logits)
     assert is_idle(core)
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_chunks_preemption_and_a_warm_cache_change_nothing(folder: Path, references: References, name: str) -> None:
+    """17, with each of these sure to happen."""
+    mode = MODES[name]
+    config = mode.config(folder, block_size=3, n_blocks=22, token_budget=16, max_rows=6, prefill_cap=5)
+    core = build_core(replace(config, state_layers=()))  # no sums over whole blocks, so that blocks can be copied
+    for lap in ("cold", "warm"):
+        recorder = Recorder(core)
+        asked = [renamed(each, f"{lap} {each.id}") for each in SUBMITS]
+        for each, seen in zip(SUBMITS, run(core, *asked), strict=True):
+            reference = references.of(mode)[each.id]
+            assert_same(seen, reference.seen)
+            if mode.invariant:
+                assert_same_bits(recorder.of(f"{lap} {each.id}"), reference.logits)
+    counters = instance_of(core).counters
+    assert counters.preemptions > 2
+    assert counters.prefix_hits > 10
+    assert counters.tokens_copied > 0
 
 
 class Draft:
