@@ -158,9 +158,13 @@ class BlockTables:
             self._trim(request, g)
 
     def drop(self, request: Request, *, in_flight: bool = False) -> None:
-        """Give all blocks of the request back. in_flight: a step that is not committed yet writes to them."""
+        """Give all blocks of the request back. in_flight: a step that is not committed yet writes to them.
+
+        What that step writes lies behind the tokens computed, so it does not matter to who copies those, but to sums
+        over the whole block.
+        """
         index, n_rest = divmod(request.computed, self.pool.block_size)
-        if n_rest and self.pool.prefix_cache and not in_flight:
+        if n_rest and self.pool.prefix_cache and (self._splits_blocks or not in_flight):
             self._offer(request, index, request.computed)
         if self._copies:  # it leaves again before the step that it was placed for
             held = {block for table in self._tables(request) for block in table}

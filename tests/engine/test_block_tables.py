@@ -132,14 +132,17 @@ def test_a_block_that_is_shared_in_part_is_copied_before_the_next_step_and_once(
     assert tables.take_copies() == ()
 
 
-def test_a_block_that_a_step_in_flight_still_writes_is_not_offered_at_its_requests_end() -> None:
-    tables = tables_of()
+@pytest.mark.parametrize(("splits_blocks", "n_found"), [(True, 6), (False, 4)])
+def test_a_block_that_a_step_in_flight_still_writes_is_offered_only_where_its_beginning_is_enough(
+    splits_blocks: bool, n_found: int
+) -> None:
+    tables = tables_of(splits_blocks=splits_blocks)
     tables.drop(compute(tables, [1] * 6), in_flight=True)
-    assert found(tables, [1] * 7) == 4
+    assert found(tables, [1] * 7) == n_found
 
 
 def test_a_block_that_was_copied_outlives_one_that_was_not() -> None:
-    tables = tables_of(n_blocks=3)
+    tables = tables_of(n_blocks=3, splits_blocks=False)
     for tokens in ([1, 1], [2, 2]):
         tables.drop(compute(tables, tokens))
     tables.drop(compute(tables, [1, 1, 3]), in_flight=True)

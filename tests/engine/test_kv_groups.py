@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -142,6 +143,42 @@ def test_answers_under_random_load_are_those_of_each_request_alone(
         pass
     assert not load.live
     assert load.scheduler.pool.n_used == 0
+
+
+@given(
+    windows=windows_of_groups,
+    block_size=st.integers(1, 5),
+    lengths=st.lists(st.integers(1, 30), min_size=1, max_size=4),
+    choices=st.lists(st.booleans(), min_size=1, max_size=40),
+)
+def test_pages_are_not_taken_from_a_step_that_runs_ahead(
+    windows: list[int | None], block_size: int, lengths: list[int], choices: list[bool]
+) -> None:
+    """Two steps in flight: what the first one's commit gives back is not written before the second one is over."""
+    load = Load(windows, n_blocks=len(windows) * 100, block_size=block_size, budget=64)
+    requests = [load.submit([1 + i % 3] * n, 60) for i, n in enumerate(lengths)]
+    flight: tuple[StepPlan, dict[str, int]] | None = None
+    for runs_ahead in choices:
+        plan, drawn = flight or (load.scheduler.schedule(), {})
+        assert plan is not None
+        if flight is None:
+            drawn = {name: picks[-1] for name, picks in load.runner.run(plan).items()}
+        order, flight = list(drawn), None
+        ahead = load.scheduler.schedule_ahead({name: i for i, name in enumerate(order)}) if runs_ahead else None
+        load.scheduler.commit(StepResult(plan.step_id, {name: Accepted((token,)) for name, token in drawn.items()}))
+        load.scheduler.check_integrity()
+        if ahead is not None:
+            pool = load.scheduler.pool
+            others = pool.allocate(pool.n_free)
+            for block in others:
+                load.runner.pages[block] = [None] * block_size
+            pool.release(others)
+            rows = tuple(replace(row, tokens=(drawn[order[-1 - row.tokens[0]]],)) for row in ahead.rows)
+            answer = load.runner.run(replace(ahead, rows=rows))
+            flight = ahead, {name: picks[-1] for name, picks in answer.items()}
+    for request in requests:
+        out = request.tokens[request.n_prompt :]
+        assert out == continuation(request.tokens[: request.n_prompt], len(out), windows)
 
 
 @given(
