@@ -8,8 +8,8 @@ __all__ = ["Arbiter", "Claim"]
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A model that has something to compute. slack_s: seconds until its next deadline, less what it still needs (None:
-    no deadline).
+    """A model that has something to compute. slack_s: seconds until its next deadline, less those that the request is
+    predicted to need (None: no deadline).
     """
 
     name: str
@@ -20,12 +20,16 @@ class Arbiter:
     """Start-time fair queueing (Goyal, Vin, Cheng, 1996) over models, with equal weights.
 
     Each model's clock counts the seconds it was served; the one furthest behind goes next. So beside a saturated large
-    model a small one waits for at most one of its steps. A model that was idle starts level with the others: it saves
-    up no credit. A claim whose slack is below `urgent_s` goes first, but only while it is less than `max_lead_s` ahead,
-    so that a model whose requests are all late cannot shut the other out.
+    model a small one, whose step takes at most half as long, gets a step after each of the large one's, and more where
+    they are shorter: its tokens come at most one and a half large steps apart. A model that was idle starts level with
+    the others: it saves up no credit.
+
+    A claim whose slack is below `urgent_s` goes first, but only while it is less than `max_lead_s` ahead, so that a
+    model whose requests are all late cannot shut the other out; that much and a step is the longest that it holds up
+    another's tokens.
     """
 
-    def __init__(self, *, urgent_s: float = 0.25, max_lead_s: float = 1.0) -> None:
+    def __init__(self, *, urgent_s: float = 0.25, max_lead_s: float = 0.25) -> None:
         self._urgent_s, self._max_lead_s = urgent_s, max_lead_s
         self._served: dict[str, float] = {}
         self._active: frozenset[str] = frozenset()

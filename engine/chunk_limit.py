@@ -1,6 +1,7 @@
 """How much of waiting prompts a step may compute beside running streams."""
 
 from collections.abc import Iterable
+from math import inf
 from typing import NamedTuple
 
 from engine.cost_model import CostModel, RowShape
@@ -17,19 +18,28 @@ class Shape(NamedTuple):
 
 
 class ChunkLimit:
-    """Keeps a step within `max_slowdown` times the seconds that its streams alone are predicted to take, so that a long
-    prompt delays them a little in many steps and not for seconds in one (chunked prefill: Agrawal et al., 2024,
-    "Taming Throughput-Latency Tradeoff in LLM Inference with Sarathi-Serve"; there the chunk is a fixed number).
+    """Keeps the predicted seconds of a step within a limit, so that a long prompt delays running answers a little in
+    many steps and not for seconds in one (chunked prefill: Agrawal et al., 2024, "Taming Throughput-Latency Tradeoff in
+    LLM Inference with Sarathi-Serve"; there the chunk is a fixed number of tokens).
 
-    streams: the rows that go into the step anyway. min_chunk: the first chunk of a step gets so many tokens whatever
-    they cost, so that prompts always advance.
+    streams: the rows that go into the step anyway. max_slowdown: the limit as a multiple of what they take alone;
+    max_s: in seconds; the lower one holds, None is none. min_chunk: the first chunk of a step gets so many tokens
+    whatever they cost, so that prompts always advance.
     """
 
     def __init__(
-        self, cost_model: CostModel, streams: Iterable[RowShape], *, max_slowdown: float, min_chunk: int
+        self,
+        cost_model: CostModel,
+        streams: Iterable[RowShape],
+        *,
+        max_slowdown: float | None,
+        max_s: float | None,
+        min_chunk: int,
     ) -> None:
         self._cost_model, self._cost, self._least = cost_model, cost_model.step(streams), min_chunk
-        self._limit_s = max_slowdown * cost_model.seconds(self._cost)
+        self._limit_s = inf if max_s is None else max_s
+        if max_slowdown is not None:
+            self._limit_s = min(self._limit_s, max_slowdown * cost_model.seconds(self._cost))
         self.is_spent = False
         """Whether a chunk had to be cut, so that no other prompt should begin in this step."""
 

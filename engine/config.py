@@ -10,7 +10,15 @@ from typing import Literal
 
 from engine.models.config import ModelConfig
 
-__all__ = ["CacheConfig", "DtypeName", "EngineConfig", "ModelConfig", "Quantization", "SchedulerConfig", "resolve_dtype"]
+__all__ = [
+    "CacheConfig",
+    "DtypeName",
+    "EngineConfig",
+    "ModelConfig",
+    "Quantization",
+    "SchedulerConfig",
+    "resolve_dtype",
+]
 
 DtypeName = Literal["auto", "float32", "bfloat16"]
 Quantization = Literal["none", "w8a8", "int4"]
@@ -60,9 +68,10 @@ class SchedulerConfig:
     token_budget: tokens computed in one step over all rows. max_rows: requests in one step. prefill_cap: most tokens
     one request gets in one step (None: the whole budget). max_slowdown: how many times as long as without prompts a
     step may take, by prediction, while answers are streaming (None: as long as the budget lasts); min_chunk: so many
-    tokens of a prompt it computes even so. priority_s: seconds of waiting that one level of priority is worth, so that
-    a request is overtaken only by what arrives within that time for each level between them. max_waiting_tokens and
-    max_waiting_requests: beyond either, admission refuses.
+    tokens of a prompt it computes even so. max_shared_step_s: how many seconds a step with prompts may take, by
+    prediction, while another model's answers are streaming. priority_s: seconds of waiting that one level of priority
+    is worth, so that a request is overtaken only by what arrives within that time for each level between them.
+    max_waiting_tokens and max_waiting_requests: beyond either, admission refuses.
     """
 
     token_budget: int = 512
@@ -70,6 +79,7 @@ class SchedulerConfig:
     prefill_cap: int | None = None
     max_slowdown: float | None = 1.6
     min_chunk: int = 8
+    max_shared_step_s: float = 0.25
     priority_s: float = 0.25
     max_waiting_tokens: int = 262_144
     max_waiting_requests: int = 1024
@@ -83,6 +93,8 @@ class SchedulerConfig:
             raise ValueError(f"prefill_cap is {self.prefill_cap}: use 1 or more, or leave it out")
         if self.max_slowdown is not None and self.max_slowdown <= 1.0:
             raise ValueError(f"max_slowdown is {self.max_slowdown}: use more than 1, or None for no limit")
+        if self.max_shared_step_s <= 0.0:
+            raise ValueError(f"max_shared_step_s is {self.max_shared_step_s}: use more than 0")
         if self.priority_s <= 0.0:
             raise ValueError(f"priority_s is {self.priority_s}: use more than 0, or low priorities could wait for ever")
 

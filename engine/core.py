@@ -117,6 +117,8 @@ class EngineCore:
         claims = [Claim(name, instance.slack_s()) for name, instance in self._instances.items() if instance.has_work]
         if claims:
             name = self._arbiter.pick(claims)
+            others = (other for known, other in self._instances.items() if known != name)
+            self._instances[name].scheduler.shares_machine = any(other.scheduler.is_streaming for other in others)
             before = self._instances[name].busy_s
             events.extend(self._instances[name].step(self))
             self._arbiter.charge(name, self._instances[name].busy_s - before)

@@ -63,6 +63,8 @@ class Scheduler:
         self._prefill_cap = config.prefill_cap or config.token_budget
         self.counters = counters or Counters()
         self._cost_model, self._clock = cost_model, clock
+        self.shares_machine = False
+        """Whether answers of another model wait for this one's steps to end; said by whoever runs several."""
         self._live: dict[str, Request] = {}
         self._running: list[Request] = []
         self._queue: list[
@@ -81,6 +83,11 @@ class Scheduler:
     def has_work(self) -> bool:
         """Whether a step could compute something."""
         return bool(self._running or self._waiting)
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether somebody waits for the next token of an answer that has begun."""
+        return any(len(request.tokens) > request.n_prompt for request in self._running)
 
     @property
     def n_running(self) -> int:
@@ -210,6 +217,7 @@ class Scheduler:
             n = self._grant(request, budget - reserved, limit if is_chunk else None)
             if not self._grow(request, n):
                 break
+            self._tables.announce(request, request.computed + n)
             granted.append((request, n))
             budget -= n
         granted.extend(self._admit(budget, limit))
@@ -338,8 +346,8 @@ class Scheduler:
 
     def _chunk_limit(self) -> ChunkLimit | None:
         """The limit of the next step's prompts; None where there are none, or no answer that they could delay."""
-        slowdown, cost_model = self.config.max_slowdown, self._cost_model
-        if cost_model is None or slowdown is None:
+        config, cost_model = self.config, self._cost_model
+        if cost_model is None:
             return None
         has_chunks, has_answers = bool(self._waiting), False
         for request in self._running:
@@ -347,9 +355,11 @@ class Scheduler:
                 has_chunks = True
             elif len(request.tokens) > request.n_prompt:
                 has_answers = True
-        if not has_chunks or not has_answers:
+        slowdown = config.max_slowdown if has_answers else None
+        max_s = config.max_shared_step_s if self.shares_machine else None
+        if not has_chunks or (slowdown is None and max_s is None):
             return None
-        return ChunkLimit(cost_model, self._streams(), max_slowdown=slowdown, min_chunk=self.config.min_chunk)
+        return ChunkLimit(cost_model, self._streams(), max_slowdown=slowdown, max_s=max_s, min_chunk=config.min_chunk)
 
     def _grant(self, request: Request, budget: int, limit: ChunkLimit | None) -> int:
         """How many tokens of the request go into this step; its tail is cut to what fits behind them."""
@@ -399,6 +409,7 @@ class Scheduler:
             request.timeline.admitted_s = request.timeline.admitted_s or self._clock()
             insort(self._running, request, key=lambda running: running.rank)
             n = self._grant(request, budget, limit)
+            self._tables.announce(request, request.computed + n)
             budget -= n
             yield request, n
 

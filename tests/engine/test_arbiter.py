@@ -29,6 +29,34 @@ def test_a_model_saves_up_no_credit_while_it_is_idle(idle: int) -> None:
     assert 4 <= picks.count("small") <= 6
 
 
+@given(small=st.lists(st.floats(0.001, 0.05), min_size=1, max_size=20), large_s=st.just(0.1), n=st.integers(50, 300))
+def test_beside_a_saturated_model_the_other_waits_for_at_most_one_of_its_steps(
+    small: list[float], large_s: float, n: int
+) -> None:
+    arbiter, now, last, longest = Arbiter(), 0.0, None, 0.0
+    for index in range(n):
+        name = arbiter.pick([Claim("large"), Claim("small")])
+        seconds = large_s if name == "large" else small[index % len(small)]
+        now += seconds
+        arbiter.charge(name, seconds)
+        if name == "small":
+            longest = max(longest, now - (now if last is None else last))
+            last = now
+    assert longest <= 1.5 * large_s + 1e-9
+
+
+@given(late=st.lists(st.booleans(), min_size=1, max_size=30), step_s=st.floats(0.001, 0.1))
+def test_late_requests_hold_up_another_model_for_a_bounded_time(late: list[bool], step_s: float) -> None:
+    arbiter, waited, longest = Arbiter(max_lead_s=0.25), 0.0, 0.0
+    for index in range(400):
+        slack_s = -1.0 if late[index % len(late)] else None
+        name = arbiter.pick([Claim("late", slack_s=slack_s), Claim("other")])
+        waited = 0.0 if name == "other" else waited + step_s
+        longest = max(longest, waited)
+        arbiter.charge(name, step_s)
+    assert longest <= 0.25 + 2 * step_s + 1e-9
+
+
 def test_a_pressing_deadline_goes_first() -> None:
     arbiter = Arbiter(urgent_s=0.5)
     arbiter.charge("late", 0.2)

@@ -16,17 +16,18 @@ MODEL = linear_cost_model()
     start=st.integers(0, 500),
     n=st.integers(1, 600),
     min_chunk=st.integers(1, 20),
+    max_s=st.none() | st.floats(0.001, 0.3),
 )
 def test_a_chunk_is_the_longest_that_keeps_the_step_within_its_limit(
-    n_streams: int, slowdown: float, start: int, n: int, min_chunk: int
+    n_streams: int, slowdown: float, start: int, n: int, min_chunk: int, max_s: float | None
 ) -> None:
     streams = [Shape(50 + i, 1, 1) for i in range(n_streams)]
-    limit = ChunkLimit(MODEL, streams, max_slowdown=slowdown, min_chunk=min_chunk)
+    limit = ChunkLimit(MODEL, streams, max_slowdown=slowdown, max_s=max_s, min_chunk=min_chunk)
     taken = limit.take(start, n)
-    alone_s = MODEL.seconds(MODEL.step(streams))
+    limit_s = min(slowdown * MODEL.seconds(MODEL.step(streams)), max_s or 1e9)
 
     def fits(tokens: int) -> bool:
-        return MODEL.seconds(MODEL.step([*streams, Shape(start, tokens, 0)])) <= slowdown * alone_s
+        return MODEL.seconds(MODEL.step([*streams, Shape(start, tokens, 0)])) <= limit_s
 
     longest = max((tokens for tokens in range(1, n + 1) if fits(tokens)), default=0)
     assert taken == max(longest, min(n, min_chunk))
@@ -40,7 +41,9 @@ def test_the_machine_of_the_tests_takes_what_it_says() -> None:
 
 
 def test_prompts_share_one_allowance_and_each_advances() -> None:
-    limit = ChunkLimit(MODEL, [Shape(50, 1, 1)] * 10, max_slowdown=2.0, min_chunk=4)  # 20 ms more, so 20 tokens
+    limit = ChunkLimit(
+        MODEL, [Shape(50, 1, 1)] * 10, max_slowdown=2.0, max_s=None, min_chunk=4
+    )  # 20 ms more, so 20 tokens
     assert limit.take(0, 12) == 12
     assert not limit.is_spent
     assert limit.take(0, 100) == pytest.approx(8, abs=1)

@@ -30,7 +30,9 @@ def test_the_cache_size_comes_from_blocks_or_bytes_but_not_both() -> None:
         CacheConfig(kv_bytes=299).count_blocks(300)
 
 
-@pytest.mark.parametrize("name", ["token_budget", "max_rows", "prefill_cap", "max_waiting_tokens"])
+@pytest.mark.parametrize(
+    "name", ["token_budget", "max_rows", "prefill_cap", "max_slowdown", "min_chunk", "max_shared_step_s", "priority_s"]
+)
 def test_limits_of_the_scheduler_are_positive(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} is 0"):
         SchedulerConfig(**{name: 0})

@@ -44,7 +44,7 @@ def test_what_would_still_wait_at_its_deadline_is_refused_with_the_time_until_it
     core.now = 100.0
     core.scheduler.add(Request("a", [0] * 30, deadline_s=100.001))  # nothing is before it: it may try
     queued_s = 3 * (STEP_S + 10 * TOKEN_S)
-    with pytest.raises(RequestRefused, match="the deadline is in 0.0 s") as refusal:
+    with pytest.raises(RequestRefused, match=r"the deadline is in 0\.0 s") as refusal:
         core.scheduler.add(Request("b", [0], deadline_s=100.0 + queued_s - 0.02))
     assert refusal.value.code == "overloaded"
     assert refusal.value.retry_after_s == pytest.approx(0.02, abs=0.002)
@@ -92,6 +92,16 @@ def test_while_nothing_streams_a_prompt_gets_the_whole_budget() -> None:
     core.submit([0] * 60, 1)
     core.submit([1] * 60, 1)
     assert [plan.n_tokens for _ in range(5) if (plan := core.step())] == [24] * 5
+
+
+def test_beside_another_models_answers_a_prompt_keeps_to_a_step_of_bounded_time() -> None:
+    config = SchedulerConfig(token_budget=64, max_shared_step_s=0.05)
+    core = core_of(config, 60, 4, cost_model=linear_cost_model())
+    core.submit([0] * 60, 1)
+    core.scheduler.shares_machine = True
+    plan = core.step()
+    assert plan is not None
+    assert STEP_S + TOKEN_S * plan.n_tokens == pytest.approx(0.05, abs=2 * TOKEN_S)
 
 
 def test_a_prompt_of_higher_rank_begins_before_a_long_one_goes_on() -> None:
