@@ -62,12 +62,12 @@ class KVCache:
 
 class StepAttention:
     """What the decoder calls in every layer of one step: cache K and V of the step's tokens, attend to all before
-    them."""
+    them. slots, attention: by KV group, where the tokens go and the attention of the step."""
 
     def __init__(self, cache: KVCache, batch: StepBatch, config: ModelConfig, kernels: Kernels) -> None:
         self._cache, self._kernels, self._eps = cache, kernels, config.norm_eps
-        self._slots = [kernels.prepare_slots(slots, cache.n_kv_heads, cache.block_size) for slots in batch.slots]
-        self._attention = [
+        self.slots = [kernels.prepare_slots(slots, cache.n_kv_heads, cache.block_size) for slots in batch.slots]
+        self.attention = [
             kernels.prepare_attention(
                 ragged, cache.n_kv_heads, config.attention_scale, slots.device, config.attention_softcap
             )
@@ -79,6 +79,6 @@ class StepAttention:
     ) -> torch.Tensor:
         """qkv [n, heads + 2 kv_heads, head_dim] to [n, heads, head_dim]."""
         group, pages = self._cache.group_of[layer_index], self._cache.layers[layer_index]
-        slots = self._slots[group]
+        slots = self.slots[group]
         q = self._kernels.rope_and_cache(qkv, cos, sin, pages, slots, layer.q_norm, layer.k_norm, self._eps)
-        return self._attention[group](q, pages, layer.window)
+        return self.attention[group](q, pages, layer.window)

@@ -8,6 +8,7 @@ import torch
 from engine.attention import KVCache, StepAttention
 from engine.config import CacheConfig, ModelConfig
 from engine.kv_groups import KVGroup
+from engine.fused_layers import FUSED_TOKENS, FusedLayers
 from engine.models.decoder import Decoder
 from engine.plan import StepPlan
 from engine.pooled_state import PooledStates
@@ -55,6 +56,7 @@ class ModelRunner:
         self._device = model.device
         self._kernels = kernels_for(model.device, model.dtype, is_invariant=is_invariant)
         self._cache = KVCache(config, self.n_blocks, cache.block_size, model.dtype, self._device)
+        self._fused = FusedLayers.build(model, self._cache)
         self._states = PooledStates(
             self.n_blocks, cache.block_size, len(state_layers), config.hidden_size, self._device
         )
@@ -86,7 +88,10 @@ class ModelRunner:
         tokens = batch.tokens
         if drawn is not None:
             tokens = torch.where(tokens < 0, drawn[(-1 - tokens).clamp(min=0)], tokens)
-        hidden, states = self.model.forward(tokens, batch.positions, attend, self._kernels, self.state_layers)
+        run_layers = self._fused if len(tokens) <= FUSED_TOKENS else None
+        hidden, states = self.model.forward(
+            tokens, batch.positions, attend, self._kernels, self.state_layers, run_layers
+        )
         pooled = self._pool(batch, states) if self.state_layers else {}
         if not len(batch.logits_from):
             return RunnerOutput(torch.empty(0, self.config.vocab_size), pooled)

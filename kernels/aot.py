@@ -43,7 +43,7 @@ class Resources:
 
 
 def specimens() -> Iterator[Specimen]:
-    """Every kernel: bfloat16 with the shapes of Llama 3 8B and Qwen2.5 0.5B, and float32 where results must be
+    """Every kernel: bfloat16 with the shapes of Llama 3 8B, Qwen2.5 0.5B and Gemma 2 9B, and float32 where results must be
     exact."""
     from kernels import activation, attention, cache_write, norm, sampling, verify
 
@@ -53,6 +53,7 @@ def specimens() -> Iterator[Specimen]:
         "page_stride": "i32", "n_tokens": "i32",
     }  # fmt: skip
     heads = {"GROUP": 4, "KV_HEADS": 8, "HEAD_DIM": 128, "BLOCK_D": 128, "PAGE": 32, "BLOCK_N": 32}
+    wide = {**heads, "GROUP": 2, "HEAD_DIM": 256, "BLOCK_D": 256, "BLOCK_Q": 16, "BLOCK_M": 32}
     few = {"BLOCK_Q": 4, "BLOCK_M": 16}
     many = {"BLOCK_Q": 16, "BLOCK_M": 64}
     for name, dtype, out, shape in (
@@ -60,7 +61,7 @@ def specimens() -> Iterator[Specimen]:
         ("attend decode split", "*bf16", "*fp32", {**heads, **few, "WINDOW": 0, "SPLIT": 512, "SOFTCAP": 0.0}),
         ("attend chunk", "*bf16", "*bf16", {**heads, **many, "WINDOW": 0, "SPLIT": 0, "SOFTCAP": 0.0}),
         ("attend chunk window", "*bf16", "*bf16", {**heads, **many, "WINDOW": 4096, "SPLIT": 0, "SOFTCAP": 0.0}),
-        ("attend chunk softcap", "*bf16", "*bf16", {**heads, **many, "WINDOW": 0, "SPLIT": 0, "SOFTCAP": 50.0}),
+        ("attend chunk wide softcap", "*bf16", "*bf16", {**wide, "WINDOW": 0, "SPLIT": 0, "SOFTCAP": 50.0}),
         (
             "attend decode fp32",
             "*fp32",

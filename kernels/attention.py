@@ -131,7 +131,8 @@ class PagedAttention:
         """See reference.paged_attention."""
         n_tokens, n_heads, head_dim = q.shape
         group = n_heads // self._n_kv_heads
-        block_q = max(1, 16 // group) if max(self._batch.query_lens) <= 16 else max(1, 64 // group)
+        most = 64 if head_dim <= 128 else 32  # what the registers hold of a wider accumulator
+        block_q = max(1, (16 if max(self._batch.query_lens) <= 16 else most) // group)
         block_m = max(16, triton.next_power_of_2(block_q * group))
         rows, queries = self._query_blocks(block_q)
         longest = max(self._batch.context_lens)

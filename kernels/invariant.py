@@ -42,9 +42,10 @@ class InvariantAttention:
         # [page, 2, kv_head, token, d] -> [2, kv_head, 1, key, d]
         gathered = pages[table].permute(1, 2, 0, 3, 4).flatten(2, 3).float()
         keys, values = gathered[:, :, None, first % block_size :][:, :, :, : position + 1 - first].contiguous()
-        grouped = q.float().view(self._n_kv_heads, -1, 1, q.shape[-1])
+        grouped: torch.Tensor = q.float().view(self._n_kv_heads, -1, 1, q.shape[-1])
         scores = (grouped * keys).sum(-1) * self._scale  # [kv_head, group, key]
         if self._softcap is not None:
             scores = self._softcap * torch.tanh(scores / self._softcap)
         weights = scores.softmax(-1)[..., None]
-        return (weights * values).sum(-2).flatten(0, 1).to(q.dtype)
+        out: torch.Tensor = (weights * values).sum(-2)
+        return out.flatten(0, 1).to(q.dtype)

@@ -3,7 +3,7 @@
 tokens -> embedding -> [norm -> qkv -> attention -> output -> + -> norm -> MLP -> +] x layers -> norm -> head
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Protocol
 
 import torch
@@ -23,6 +23,20 @@ class Attend(Protocol):
         self, layer_index: int, layer: DecoderLayer, qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
     ) -> torch.Tensor:
         """qkv [n, heads + 2 kv_heads, head_dim] to [n, heads, head_dim]."""
+        ...
+
+
+class RunLayers(Protocol):
+    """Every layer of a decoder at once."""
+
+    def __call__(
+        self,
+        residual: torch.Tensor,
+        rotations: list[tuple[torch.Tensor, torch.Tensor]],
+        attend: Attend,
+        state_layers: tuple[int, ...],
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Embeddings [n, hidden], which may be overwritten; what it returns is what Decoder.forward does."""
         ...
 
 
@@ -91,11 +105,13 @@ class Decoder:
         positions: torch.Tensor,
         attend: Attend,
         kernels: Kernels,
-        state_layers: Sequence[int] = (),
+        state_layers: tuple[int, ...] = (),
+        run_layers: RunLayers | None = None,
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Hidden states of a flat batch, before the final norm, and those after each of `state_layers` (ascending).
 
-        tokens, positions: int64 [n]; returns [n, hidden] and as many [n, hidden] as state_layers.
+        tokens, positions: int64 [n]; returns [n, hidden] and as many [n, hidden] as state_layers. run_layers: computes
+        all layers instead of the loop here, to the same bits.
         """
         config, states = self.config, list[torch.Tensor]()
         tables = [rotary_tables(positions, inv_freq, factor) for inv_freq, factor in self.ropes]
@@ -104,6 +120,8 @@ class Decoder:
         if config.embedding_scale is not None:
             # Rounded to the weights' dtype first, as these models were trained.
             residual = residual * torch.tensor(config.embedding_scale, dtype=self.dtype).item()
+        if run_layers is not None:
+            return run_layers(residual, tables, attend, state_layers)
         normed = kernels.rms_norm(residual, self.layers[0].input_norm, eps)
         for index, layer in enumerate(self.layers):
             qkv = layer.qkv(normed).view(tokens.shape[0], -1, config.head_dim)

@@ -10,6 +10,7 @@ import torch
 
 from engine.models.layers import Linear
 from kernels.native.library import NativeLibrary
+from kernels.native.structures import Form, ProjectionWeights
 
 __all__ = ["Int4Linear", "pack_columns", "unpack_columns"]
 
@@ -24,20 +25,27 @@ class Int4Linear:
 
     packed: torch.Tensor
     bias: torch.Tensor | None
+    n_in: int
     library: NativeLibrary
 
     @classmethod
     def quantize(cls, linear: Linear, library: NativeLibrary) -> "Int4Linear":
         """Round every group of weights to 16 steps."""
         parts = [
-            pack_columns(part.float()) for part in linear.weight.split(1024)
+            pack_columns(part.float()) for part in torch.split(linear.weight, 1024)
         ]  # a float32 copy of a slice at a time
-        return cls(torch.cat(parts), None if linear.bias is None else linear.bias.float(), library)
+        bias = None if linear.bias is None else linear.bias.float()
+        return cls(torch.cat(parts), bias, linear.weight.shape[1], library)
 
     @property
     def n_bytes(self) -> int:
         """Bytes of weights, scales and bias."""
         return self.packed.nbytes + (0 if self.bias is None else self.bias.nbytes)
+
+    def describe(self) -> ProjectionWeights:
+        """The weights, for the C kernels."""
+        bias = 0 if self.bias is None else self.bias.data_ptr()
+        return ProjectionWeights(self.packed.data_ptr(), 0, 0, bias, self.n_in, len(self.packed), Form.INT4)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """[n, in] to [n, out], in the dtype of x."""

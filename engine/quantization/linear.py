@@ -5,10 +5,11 @@ from torch.nn.functional import linear as torch_linear
 
 from engine.models.layers import Linear
 from kernels.native.library import NativeLibrary
+from kernels.native.structures import Form, ProjectionWeights
 
 __all__ = ["NativeLinear", "TiledLinear"]
 
-FEW_ROWS = 64
+FEW_ROWS = 128
 """Up to here the C kernel, which streams the weights once, is faster than oneDNN and MKL."""
 TILE = 16
 
@@ -28,6 +29,11 @@ class NativeLinear:
     def n_bytes(self) -> int:
         """Bytes of weight and bias."""
         return self.weight.nbytes + (0 if self.bias is None else self.bias.nbytes)
+
+    def describe(self) -> ProjectionWeights:
+        """The weights, for the C kernels."""
+        bias = 0 if self._bias is None else self._bias.data_ptr()
+        return ProjectionWeights(self.weight.data_ptr(), 0, 0, bias, *self.weight.shape[::-1], Form.ELEMENTS)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """[n, in] to [n, out]."""
@@ -52,4 +58,4 @@ class TiledLinear:
         """[n, in] to [n, out]."""
         n = x.shape[0]
         padded = torch.nn.functional.pad(x, (0, 0, 0, -n % TILE))
-        return torch.cat([self._linear(tile) for tile in padded.split(TILE)])[:n]
+        return torch.cat([self._linear(tile) for tile in torch.split(padded, TILE)])[:n]

@@ -11,10 +11,11 @@ import torch
 
 from engine.models.layers import Linear
 from kernels.native.library import NativeLibrary
+from kernels.native.structures import Form, ProjectionWeights
 
 __all__ = ["W8A8Linear"]
 
-FEW_ROWS = 32
+FEW_ROWS = 64
 """Up to here the C kernel, which streams the weights once, is faster than torch._int_mm."""
 
 
@@ -49,6 +50,14 @@ class W8A8Linear:
     def n_bytes(self) -> int:
         """Bytes of weights, scales and bias."""
         return self.weight.nbytes + self.scale.nbytes + (0 if self.bias is None else self.bias.nbytes)
+
+    def describe(self) -> ProjectionWeights | None:
+        """The weights, for the C kernels; None where torch computes."""
+        if self.library is None:
+            return None
+        bias = 0 if self.bias is None else self.bias.data_ptr()
+        addresses = (self.weight.data_ptr(), self.scale.data_ptr(), self.weight_sum.data_ptr(), bias)
+        return ProjectionWeights(*addresses, *self.weight.shape[::-1], Form.W8A8)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """[n, in] to [n, out], in the dtype of x."""

@@ -8,7 +8,8 @@ from kernels import cpu, reference
 from kernels.batch import RaggedBatch
 from kernels.kernel_set import Kernels
 from kernels.native.build import find_library
-from kernels.native.library import AttentionShape, NativeLibrary, StepRow
+from kernels.native.library import NativeLibrary
+from kernels.native.structures import AttentionShape, StepRow
 
 __all__ = ["NativeAttention", "build", "library_for"]
 
@@ -42,7 +43,7 @@ def _keep_slots(slots: torch.Tensor, n_kv_heads: int, block_size: int) -> torch.
 
 class NativeAttention:
     """Attention of one step, for all its layers, over keys and values that stay in their pages. See
-    reference.paged_attention."""
+    reference.paged_attention. rows: what the C kernels read of the batch."""
 
     def __init__(
         self,
@@ -57,9 +58,9 @@ class NativeAttention:
         self._block_size, n_rows = batch.block_size, len(batch.query_lens)
         tables = [page for row in range(n_rows) for page in batch.block_tables[row][: batch.n_pages(row)]]
         self._tables = torch.tensor(tables, dtype=torch.int32)
-        self._rows, address, first = (StepRow * n_rows)(), self._tables.data_ptr(), 0
+        self.rows, address, first = (StepRow * n_rows)(), self._tables.data_ptr(), 0
         for row, (n, context) in enumerate(zip(batch.query_lens, batch.context_lens, strict=True)):
-            self._rows[row] = StepRow(first, n, context, address)
+            self.rows[row] = StepRow(first, n, context, address)
             first, address = first + n, address + self._tables.itemsize * batch.n_pages(row)
 
     def __call__(self, q: torch.Tensor, pages: torch.Tensor, window: int | None) -> torch.Tensor:
@@ -67,4 +68,4 @@ class NativeAttention:
         shape = AttentionShape(
             q.shape[1], self._n_kv_heads, q.shape[2], self._block_size, window or 0, self._scale, self._softcap or 0.0
         )
-        return self._library.paged_attention(q, pages, self._rows, shape)
+        return self._library.paged_attention(q, pages, self.rows, shape)

@@ -1,13 +1,15 @@
 """The C kernels as functions of tensors. They check nothing: dtypes and shapes are fixed when a model is loaded."""
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["AttentionShape", "NativeLibrary", "StepRow"]
+from kernels.native.structures import AttentionShape, DecoderLayerWeights, StepGroup, StepRow
+
+__all__ = ["NativeLibrary"]
 
 _POINTER, _INT, _SIZE, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t, ctypes.c_float
 _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
@@ -22,32 +24,8 @@ _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "silu_and_mul": ([_POINTER] * 2 + [_INT] * 3, None),
     "gelu_tanh_and_mul": ([_POINTER] * 2 + [_INT] * 3, None),
     "rope_and_cache": ([_POINTER] * 8 + [_INT] * 5 + [_FLOAT, _INT], None),
+    "decoder_layers": ([_POINTER, _INT] + [_POINTER] * 5 + [_INT] * 2 + [_FLOAT, _INT], _INT),
 }
-
-
-class StepRow(ctypes.Structure):
-    """One row of a step: the last n_queries positions out of context. table: address of its pages, int32."""
-
-    _fields_ = (
-        ("first_token", ctypes.c_int32),
-        ("n_queries", ctypes.c_int32),
-        ("context", ctypes.c_int32),
-        ("table", ctypes.c_void_p),
-    )
-
-
-class AttentionShape(ctypes.Structure):
-    """What is the same for all rows of a layer. window 0 and softcap 0 are none."""
-
-    _fields_ = (
-        ("n_heads", ctypes.c_int32),
-        ("n_kv_heads", ctypes.c_int32),
-        ("head_dim", ctypes.c_int32),
-        ("block_size", ctypes.c_int32),
-        ("window", ctypes.c_int32),
-        ("scale", ctypes.c_float),
-        ("softcap", ctypes.c_float),
-    )
 
 
 class NativeLibrary:
@@ -235,6 +213,37 @@ class NativeLibrary:
             torch.get_num_threads(),
         )
         return q
+
+    def decoder_layers(
+        self,
+        residual: torch.Tensor,
+        layers: "ctypes.Array[DecoderLayerWeights]",
+        groups: "ctypes.Array[StepGroup]",
+        rotations: Sequence[tuple[torch.Tensor, torch.Tensor]],
+        states: Mapping[int, torch.Tensor],
+        eps: float,
+    ) -> None:
+        """All layers of a decoder: residual [n, hidden] holds the embeddings and gets the result. rotations: cos and
+        sin float32 [n, head_dim] of each; states: by layer the tensor [n, hidden] that its output is copied to. Raises
+        MemoryError.
+        """
+        tables = ctypes.c_void_p * len(rotations)
+        copies = (ctypes.c_void_p * len(layers))()
+        for layer, state in states.items():
+            copies[layer] = state.data_ptr()
+        failed = self._functions["decoder_layers"](
+            layers,
+            len(layers),
+            groups,
+            tables(*(cos.data_ptr() for cos, _ in rotations)),
+            tables(*(sin.data_ptr() for _, sin in rotations)),
+            residual.data_ptr(),
+            copies,
+            *residual.shape,
+            eps,
+            torch.get_num_threads(),
+        )
+        _check(failed)
 
 
 def _address(tensor: torch.Tensor | None) -> int | None:

@@ -10,7 +10,7 @@
  * Packing is paid once for all queries of an item. Words and tiles begin at multiples of 16 positions, sums run in the order of
  * the positions, and what a query does not see counts as exactly zero: an output is the same bits whatever the pages, the chunk
  * of the prompt, the batch and the number of threads. */
-#include "common.h"
+#include "kernels.h"
 
 #include <math.h>
 #include <omp.h>
@@ -19,16 +19,6 @@
 #define CHUNK 128                  /* keys that are packed at a time */
 #define SCORE_BYTES (256 * 1024)   /* of an item: they should stay in the second-level cache */
 #define MAX_VECTORS 64             /* queries times query heads of an item */
-
-typedef struct {
-  int32_t first_token, n_queries, context; /* the row's last n_queries positions out of context are computed */
-  const int32_t *table;                    /* pages, in the order of the positions */
-} step_row;
-
-typedef struct {
-  int32_t n_heads, n_kv_heads, head_dim, block_size, window; /* window 0: none */
-  float scale, softcap;                                      /* softcap 0: none */
-} attention_shape;
 
 typedef struct {
   int32_t row, head, from, n;

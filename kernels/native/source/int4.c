@@ -9,6 +9,7 @@
  *
  * Sums of a group are exact; a vector holds those of two groups, 8 lanes each. The 8 that is taken off every weight is taken
  * off at the end, as 8 * scale * (sum of the group's q): 16 groups at a time. */
+#include "kernels.h"
 #include "quantize.h"
 
 typedef struct {

@@ -1,6 +1,6 @@
 /* What lies between the products of a decoder layer: norms, gated activation, rotary embedding with the write into the pages. All
  * arithmetic is float32, rounded once on the way out. */
-#include "common.h"
+#include "kernels.h"
 
 #include <math.h>
 

@@ -39,6 +39,14 @@ void JOIN(add_rms_norm_, SUFFIX)(const ELEMENT *x, const ELEMENT *residual, cons
   }
 }
 
+/* total += x, both of n elements. */
+void JOIN(add_, SUFFIX)(const ELEMENT *x, ELEMENT *total, size_t n) {
+  for (size_t at = 0; at < n; at += 16) {
+    const __mmask16 mask = first_lanes16(n - at < 16 ? (int)(n - at) : 16);
+    STORE16(mask, total + at, _mm512_add_ps(LOAD16(mask, x + at), LOAD16(mask, total + at)));
+  }
+}
+
 INLINE void JOIN(gate_rows_, SUFFIX)(const ELEMENT *gate_up, ELEMENT *out, int n, int d, int threads, int is_gelu) {
 #pragma omp parallel for schedule(static) num_threads((size_t)n * d < SERIAL_BELOW ? 1 : threads)
   for (int r = 0; r < n; r++) {

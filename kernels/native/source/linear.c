@@ -1,5 +1,5 @@
 /* x W^T + b with weights in float32 and bfloat16; sums are float32, and so is the bias. */
-#include "common.h"
+#include "kernels.h"
 
 INLINE __m512 add_bias(const int rows, const int cols, const float *bias, int row, int column, __m512 sums) {
   (void)rows, (void)row;

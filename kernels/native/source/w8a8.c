@@ -3,6 +3,7 @@
  *   q = round(x * (127 / max|x|)),  out = (q . w) * (x_scale * w_scale) + b,  x_scale = max|x| / 127
  *
  * VPDPBUSD multiplies unsigned by signed, so q is stored with 128 added, and 128 * (sum of the weights) taken off again. */
+#include "kernels.h"
 #include "quantize.h"
 
 typedef struct {
