@@ -28,8 +28,10 @@ def raw(family: str = "llama", **overrides: Any) -> dict[str, Any]:
     return {"model_type": family, "architectures": ["XForCausalLM"]} | SMALL | overrides
 
 
-def test_every_supported_family_is_held_to_transformers() -> None:
+def test_every_supported_family_is_held_to_transformers_and_documented() -> None:
     assert set(SUPPORTED) == set(FAMILIES)
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    assert [name for name in SUPPORTED if f"`{name}`" not in page] == []
 
 
 def windows_of(reference: Any) -> tuple[int | None, ...]:
