@@ -43,7 +43,7 @@ class Resources:
 
 
 def specimens() -> Iterator[Specimen]:
-    """Every kernel: bfloat16 with the shapes of Llama 3 8B, Qwen2.5 0.5B and Gemma 2 9B, and float32 where results must be
+    """Every kernel: bfloat16 with the shapes of Llama 3 8B, Qwen2.5 0.5B and Gemma 2 9B; float32 where results must be
     exact."""
     from kernels import activation, attention, cache_write, norm, sampling, verify
 
@@ -61,7 +61,7 @@ def specimens() -> Iterator[Specimen]:
         ("attend decode split", "*bf16", "*fp32", {**heads, **few, "WINDOW": 0, "SPLIT": 512, "SOFTCAP": 0.0}),
         ("attend chunk", "*bf16", "*bf16", {**heads, **many, "WINDOW": 0, "SPLIT": 0, "SOFTCAP": 0.0}),
         ("attend chunk window", "*bf16", "*bf16", {**heads, **many, "WINDOW": 4096, "SPLIT": 0, "SOFTCAP": 0.0}),
-        ("attend chunk wide softcap", "*bf16", "*bf16", {**wide, "WINDOW": 0, "SPLIT": 0, "SOFTCAP": 50.0}),
+        ("attend chunk wide capped", "*bf16", "*bf16", {**wide, "WINDOW": 0, "SPLIT": 0, "SOFTCAP": 50.0}),
         (
             "attend decode fp32",
             "*fp32",

@@ -7,6 +7,9 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from engine.config import CacheConfig
+from engine.models.loading import load_decoder
+from engine.runner import ModelRunner
 from tests.engine.checkpoints import build_checkpoint
 from tests.engine.driver import Driver, Sequence, build_runner
 
@@ -60,7 +63,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "phi3-fused": ("phi3", {"sliding_window": 12}),
     "phi3-longrope": ("phi3", {"rope_parameters": LONGROPE, "original_max_position_embeddings": 30}),
     "gemma2-mixed": ("gemma2", {}),
-    "gemma2-tightly-capped": ("gemma2", {"attn_logit_softcapping": 1.5, "final_logit_softcapping": 2.0}),
+    "gemma2-tightly-capped": (
+        "gemma2",
+        {"head_dim": 256, "attn_logit_softcapping": 1.5, "final_logit_softcapping": 2.0},
+    ),
     "gemma2-uncapped-biased": (
         "gemma2",
         {"attn_logit_softcapping": None, "final_logit_softcapping": None, "attention_bias": True},
@@ -145,3 +151,31 @@ def test_greedy_tokens_equal_transformers_alone_and_in_a_batch(checkpoint: tuple
     alone = [Driver(build_runner(folder)).greedy([prompt], 12)[0] for prompt in prompts]
     assert alone == expected
     assert Driver(build_runner(folder)).greedy(prompts, 12, chunk=5) == expected
+
+
+@pytest.mark.parametrize("max_model_len", [30, 45])
+@pytest.mark.parametrize(
+    ("family", "overrides"),
+    [
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10_000.0}}),
+        (
+            "phi3",
+            {
+                "rope_parameters": LONGROPE | {"long_factor": [2.0 + i for i in range(8)]},
+                "original_max_position_embeddings": 30,
+            },
+        ),
+    ],
+)
+def test_rotation_that_follows_the_length_is_that_of_the_engines_length(
+    family: str, overrides: dict[str, Any], max_model_len: int, tmp_path: Path
+) -> None:
+    """transformers rotates by the length in hand: it agrees on a sequence as long as the engine allows."""
+    model = build_checkpoint(tmp_path, family, max_position_embeddings=30, **overrides)
+    decoder = load_decoder(tmp_path, torch.float32, max_model_len=max_model_len)
+    driver = Driver(ModelRunner(decoder.config, decoder, CacheConfig(block_size=8, n_blocks=16)))
+    tokens = random_tokens(max_model_len, seed=1)
+    sequence = Sequence("a", tokens)
+    cuts = [11, *[1] * 7, max_model_len - 18]
+    logits = torch.cat([driver.run([driver.row(sequence, n, n)]).logits for n in cuts])
+    torch.testing.assert_close(logits, reference_logits(model, tokens), atol=1e-4, rtol=0)
