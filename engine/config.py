@@ -77,8 +77,8 @@ class SchedulerConfig:
     token_budget: int = 512
     max_rows: int = 64
     prefill_cap: int | None = None
-    max_slowdown: float | None = 1.6
-    min_chunk: int = 8
+    max_slowdown: float | None = 1.5
+    min_chunk: int = 2
     max_shared_step_s: float = 0.25
     priority_s: float = 0.25
     max_waiting_tokens: int = 262_144

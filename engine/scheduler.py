@@ -32,6 +32,9 @@ from engine.stats import Counters
 
 __all__ = ["Scheduler"]
 
+LONGEST_RUN = 16
+"""So many known tokens of an answer that has begun (forced ones) go into a step beside prompts, whatever they cost."""
+
 
 class Scheduler:
     """Decides each step of one model: `schedule()`, run the plan, `commit()`; then again.
@@ -332,9 +335,11 @@ class Scheduler:
         """A place in line that never changes: arrival, moved forward by what the priority is worth."""
         return (request.timeline.arrived_s - request.priority * self.config.priority_s, request.arrival)
 
-    def _is_chunk(self, request: Request) -> bool:
-        """Whether so many tokens are to be computed that other answers would notice."""
-        return len(request.tokens) - request.computed > self.config.min_chunk
+    @staticmethod
+    def _is_chunk(request: Request) -> bool:
+        """Whether what is to be computed of the request is a prompt's, or so much that other answers would notice."""
+        most = 1 if request.computed < request.n_prompt else LONGEST_RUN
+        return len(request.tokens) - request.computed > most
 
     def _streams(self) -> list[Shape]:
         """What goes into the next step whatever the prompts: a token, a draft or a few forced tokens of each answer."""

@@ -87,6 +87,19 @@ def test_a_prompt_advances_by_its_least_chunk_however_much_that_costs() -> None:
     assert [plan.rows[1].n for plan in plans if plan] == [5] * 5
 
 
+def test_the_forced_tokens_of_an_answer_are_not_held_back_by_a_prompt() -> None:
+    config = SchedulerConfig(token_budget=64, max_slowdown=1.2, min_chunk=1)
+    core = core_of(config, 60, 4, cost_model=linear_cost_model())
+    core.submit([0, 1], 40)
+    core.step()
+    answer = core.live["1"].request
+    core.scheduler.extend(answer, continuation(answer.tokens, 12))
+    core.submit([1] * 50, 1)
+    plan = core.step()
+    assert plan is not None
+    assert [row.n for row in plan.rows] == [13, pytest.approx(4, abs=1)]  # 23 ms alone, so 4.6 ms for the prompt
+
+
 def test_while_nothing_streams_a_prompt_gets_the_whole_budget() -> None:
     core = core_of(SchedulerConfig(token_budget=24), 60, 4, cost_model=linear_cost_model())
     core.submit([0] * 60, 1)
