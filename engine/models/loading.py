@@ -13,6 +13,7 @@ from engine.models.config import ModelConfig
 from engine.models.decoder import Decoder
 from engine.models.layers import Linear, Projection
 from engine.models.names import Place, places_of
+from kernels import huge_pages
 
 Convert = Callable[[Linear], Projection]
 """Gives a linear that has all its weights another form: packed, tiled, or quantised unless it keeps its precision."""
@@ -103,7 +104,7 @@ def _keep(linear: Linear) -> Projection:
 
 def _allocate(decoder: Decoder, device: torch.device) -> dict[str, _Target]:
     """Give every weight memory; returns checkpoint names to the (slices of) weights that they fill."""
-    decoder.embedding = torch.empty_like(decoder.embedding, device=device)
+    decoder.embedding = _empty(decoder.embedding, device)
     decoder.ropes = [(inv_freq.to(device), factor) for inv_freq, factor in decoder.ropes]
     targets = {"model.embed_tokens.weight": _Target(decoder.embedding)}
     for place in places_of(decoder):
@@ -120,7 +121,7 @@ def _allocate(decoder: Decoder, device: torch.device) -> dict[str, _Target]:
 def _allocate_linear(place: Place, meta: Linear, device: torch.device) -> Iterator[tuple[str, _Target]]:
     """Yields (name, the rows that it fills)."""
     bias = None if meta.bias is None else torch.empty_like(meta.bias, device=device)
-    linear = Linear(torch.empty_like(meta.weight, device=device), bias, meta.keeps_precision)
+    linear = Linear(_empty(meta.weight, device), bias, meta.keeps_precision)
     slot = _Slot(place, linear, len(place.parts) * (1 + (bias is not None)))
     first = 0
     for part in place.parts:
@@ -129,6 +130,11 @@ def _allocate_linear(place: Place, meta: Linear, device: torch.device) -> Iterat
         if bias is not None:
             yield f"{part.name}.bias", _Target(bias[rows], slot)
         first += part.rows
+
+
+def _empty(meta: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Memory for a matrix of weights."""
+    return huge_pages.empty(meta.shape, meta.dtype) if device.type == "cpu" else torch.empty_like(meta, device=device)
 
 
 def _read_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from engine.models.layers import Linear
+from kernels import huge_pages
 from kernels.native.library import NativeLibrary
 from kernels.native.structures import Form, ProjectionWeights
 
@@ -31,11 +32,11 @@ class Int4Linear:
     @classmethod
     def quantize(cls, linear: Linear, library: NativeLibrary) -> "Int4Linear":
         """Round every group of weights to 16 steps."""
-        parts = [
-            pack_columns(part.float()) for part in torch.split(linear.weight, 1024)
-        ]  # a float32 copy of a slice at a time
-        bias = None if linear.bias is None else linear.bias.float()
-        return cls(torch.cat(parts), bias, linear.weight.shape[1], library)
+        n_out, n_in = linear.weight.shape
+        packed = huge_pages.empty((n_out, _column_bytes(n_in)), torch.uint8)
+        for first in range(0, n_out, 1024):  # in slices: a float32 copy of a whole weight would be the peak of loading
+            packed[first : first + 1024] = pack_columns(linear.weight[first : first + 1024].float())
+        return cls(packed, None if linear.bias is None else linear.bias.float(), n_in, library)
 
     @property
     def n_bytes(self) -> int:
@@ -50,6 +51,11 @@ class Int4Linear:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """[n, in] to [n, out], in the dtype of x."""
         return self.library.linear_int4(x.contiguous(), self.packed, self.bias)
+
+
+def _column_bytes(n_in: int) -> int:
+    n_chunks = -(-n_in // CHUNK)
+    return n_chunks * GROUP + 2 * (-(-2 * n_chunks // 16) * 16)
 
 
 def pack_columns(weight: torch.Tensor) -> torch.Tensor:

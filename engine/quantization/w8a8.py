@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from engine.models.layers import Linear
+from kernels import huge_pages
 from kernels.native.library import NativeLibrary
 from kernels.native.structures import Form, ProjectionWeights
 
@@ -34,7 +35,7 @@ class W8A8Linear:
     @classmethod
     def quantize(cls, linear: Linear, library: NativeLibrary | None) -> "W8A8Linear":
         """Round each row of weights to 127 steps of its largest magnitude."""
-        weight = torch.empty(linear.weight.shape, dtype=torch.int8)
+        weight = huge_pages.empty(linear.weight.shape, torch.int8)
         scale = torch.empty(linear.weight.shape[0])
         for first in range(
             0, len(scale), 1024
