@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from engine.config import CacheConfig
 from engine.models.loading import load_decoder
+from engine.quantization import converter
 from engine.runner import ModelRunner
 from tests.engine.checkpoints import build_checkpoint
 from tests.engine.driver import Driver, Sequence, build_runner
@@ -122,6 +123,19 @@ def test_logits_of_every_position_equal_transformers(checkpoint: tuple[Path, Pre
     tokens = random_tokens(45, seed=3)
     driver = Driver(build_runner(folder))
     logits = driver.run([driver.row(Sequence("a", tokens), 45, 45)]).logits
+    torch.testing.assert_close(logits, reference_logits(model, tokens), atol=1e-4, rtol=0)
+
+
+def test_logits_in_the_forms_that_an_engine_gives_its_weights_equal_transformers(
+    checkpoint: tuple[Path, PreTrainedModel],
+) -> None:
+    folder, model = checkpoint
+    convert = converter("none", torch.float32, torch.device("cpu"), is_invariant=False)
+    decoder = load_decoder(folder, torch.float32, convert=convert)
+    driver = Driver(ModelRunner(decoder.config, decoder, CacheConfig(block_size=8, n_blocks=64)))
+    tokens = random_tokens(45, seed=4)
+    sequence = Sequence("a", tokens)
+    logits = torch.cat([driver.run([driver.row(sequence, n, n)]).logits for n in (30, 1, 1, 13)])
     torch.testing.assert_close(logits, reference_logits(model, tokens), atol=1e-4, rtol=0)
 
 

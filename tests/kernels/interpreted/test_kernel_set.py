@@ -17,7 +17,7 @@ from tests.engine.driver import Driver, Sequence
 def steps(folder: Path) -> list[RunnerOutput]:
     """A prompt in two chunks with company, a decode, a draft to verify."""
     model = load_decoder(folder, torch.float32)
-    driver = Driver(ModelRunner(model.config, model, CacheConfig(block_size=4, n_blocks=16), (1,)))
+    driver = Driver(ModelRunner(model.config, model, CacheConfig(block_size=4, n_blocks=32), (1,)))
     one, other = Sequence("one", list(range(5, 18))), Sequence("other", list(range(30, 36)))
     return [
         driver.run([driver.row(one, 6, 0), driver.row(other, 5, 1)]),
@@ -26,12 +26,12 @@ def steps(folder: Path) -> list[RunnerOutput]:
     ]
 
 
-@pytest.mark.parametrize("family", ["mistral", "qwen3"])
+@pytest.mark.parametrize("family", ["mistral", "qwen3", "gemma2"])
 def test_the_runner_computes_the_same_with_the_kernels_of_a_gpu(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    window = {"sliding_window": 5} if family == "mistral" else {"head_dim": 12}
-    build_checkpoint(tmp_path, family, hidden_size=32, intermediate_size=40, num_hidden_layers=2, **window)
+    settings = {"mistral": {"sliding_window": 5}, "qwen3": {"head_dim": 12}, "gemma2": {"sliding_window": 5}}[family]
+    build_checkpoint(tmp_path, family, hidden_size=32, intermediate_size=40, num_hidden_layers=2, **settings)
     expected = steps(tmp_path)
     monkeypatch.setattr(runner, "kernels_for", lambda *_device, **_options: gpu.build())
     for actual, wanted in zip(steps(tmp_path), expected, strict=True):
