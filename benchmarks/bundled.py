@@ -89,7 +89,9 @@ def structured_against_free(engine: Engine, cases: list[Case], runs: int) -> dic
 
 def main() -> None:
     """Measure, print, and write JSON where asked."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.bundled", description=__doc__.split("\n", maxsplit=1)[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.bundled", description=__doc__.split("\n", maxsplit=1)[0]
+    )
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--json", type=Path, metavar="OUT")
     given = parser.parse_args()
