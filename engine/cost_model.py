@@ -40,7 +40,8 @@ class StepCost(NamedTuple):
 
     linear_flops, attention_flops: multiplications and additions, each counted, of the projections, and of scores and
     weighted sums. kv_read_bytes: whole pages, once for each row and layer that sees a key in them. weight_bytes are
-    those of every projection that the step calls, each read once; the vectors of norms are left out.
+    those of every projection, each read once; the vectors of norms are left out. A step of few tokens meets some of
+    a mixture's experts only: there weight_bytes is an upper bound.
     """
 
     n_rows: int
@@ -180,5 +181,11 @@ class CostModel:
 def _weights(config: ModelConfig) -> tuple[int, int]:
     """How many weights of the layers, and of the head, a token is multiplied by."""
     attention = config.hidden_size * (config.qkv_size + config.n_heads * config.head_dim)
-    mlp = 3 * config.hidden_size * config.intermediate_size
-    return config.n_layers * (attention + mlp), config.hidden_size * config.vocab_size
+    experts = config.experts
+    n_sparse = 0 if experts is None else len(experts.layers)
+    mlps = (config.n_layers - n_sparse) * 3 * config.hidden_size * config.intermediate_size
+    if experts is not None:
+        width = experts.n_active * experts.intermediate_size + (experts.shared_size or 0)
+        routing = experts.n_experts + (1 if experts.shared_size else 0)
+        mlps += n_sparse * config.hidden_size * (3 * width + routing)
+    return config.n_layers * attention + mlps, config.hidden_size * config.vocab_size

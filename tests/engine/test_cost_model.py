@@ -118,9 +118,13 @@ def test_predicted_bytes_are_those_that_a_step_moves(
     assert cost.bytes == sum(counted.values())
 
 
-def test_operations_are_those_that_torch_counts(tmp_path: Path) -> None:
-    model = build_checkpoint(tmp_path)
+@pytest.mark.parametrize("family", ["llama", "qwen2_moe", "qwen3_moe"])
+def test_operations_are_those_that_torch_counts(family: str, tmp_path: Path) -> None:
+    sparse = {"mlp_only_layers": [1], "num_experts_per_tok": 2} if family == "qwen2_moe" else {}
+    model = build_checkpoint(tmp_path, family, **sparse)
     model.set_attn_implementation("eager")
+    if family != "llama":
+        model.set_experts_implementation("eager")
     n = 24
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         model(torch.arange(4, 4 + n)[None], use_cache=False)
