@@ -17,7 +17,7 @@ from engine.runner import ModelRunner
 from tests.engine.checkpoints import build_checkpoint
 from tests.engine.driver import build_runner
 
-BLOCK = 8
+BLOCK, N_BLOCKS = 8, 128
 WINDOW = 20
 
 
@@ -29,7 +29,7 @@ def runner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     else:
         windows = {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1}
         build_checkpoint(folder, "qwen2", tie_word_embeddings=True, **windows)
-    return build_runner(folder, block_size=BLOCK, n_blocks=64)
+    return build_runner(folder, block_size=BLOCK, n_blocks=N_BLOCKS)
 
 
 def cost_model(runner: ModelRunner, **options: float) -> CostModel:
@@ -37,14 +37,15 @@ def cost_model(runner: ModelRunner, **options: float) -> CostModel:
     return CostModel(runner.config, WeightBytes(sum(layers), head), itemsize=4, block_size=BLOCK, **options)
 
 
-def some_rows(draw: random.Random, n_rows: int, vocab: int) -> list[Row]:
-    """Chunks, decodes and drafts at random places, each with pages of its own."""
-    rows, pages = [], iter(draw.sample(range(64), 64))
+def some_rows(draw: random.Random, n_rows: int, vocab: int, n_groups: int = 1) -> list[Row]:
+    """Chunks, decodes and drafts at random places, each with pages of its own in every KV group."""
+    rows, pages = [], iter(draw.sample(range(N_BLOCKS), N_BLOCKS))
     for index in range(n_rows):
         start, n = draw.randrange(0, 60), draw.choice([1, 1, 2, 17])
-        table = tuple(next(pages) for _ in range(-(-(start + n) // BLOCK)))
+        first, *others = (tuple(next(pages) for _ in range(-(-(start + n) // BLOCK))) for _ in range(n_groups))
         tokens = tuple(draw.randrange(4, vocab) for _ in range(n))
-        rows.append(Row(str(index), start, tokens, table, draw.choice([0, 1, min(n, 3)])))
+        n_logits = draw.choice([0, 1, min(n, 3)])
+        rows.append(Row(str(index), start, tokens, first, n_logits, other_tables=tuple(others)))
     return rows
 
 
@@ -66,10 +67,10 @@ def pages_read(runner: ModelRunner, plan: StepPlan, monkeypatch: pytest.MonkeyPa
     """How many (row, layer, page) a step reads: those whose contents reach the output if they are poisoned once the
     step's own keys are written."""
     rows = [dataclasses.replace(row, n_logits=row.n) for row in plan.rows]
-    owner = {page: index for index, row in enumerate(rows) for page in row.block_table}
     ends = torch.tensor([row.n for row in rows]).cumsum(0)
     write, found = runner._kernels.rope_and_cache, 0
-    for layer in range(runner.config.n_layers):
+    for layer, group in enumerate(runner._cache.group_of):
+        owner = {page: index for index, row in enumerate(rows) for page in row.block_tables[group]}
         for page in owner:
             calls = iter(range(runner.config.n_layers))
 
@@ -92,10 +93,10 @@ def pages_read(runner: ModelRunner, plan: StepPlan, monkeypatch: pytest.MonkeyPa
 
 def cells_written(runner: ModelRunner, plan: StepPlan) -> int:
     """Cached numbers that a step changes."""
-    for pages in runner._cache.layers:
+    for pages in runner._cache.pages:
         pages.fill_(0.0)
     runner.run(plan)
-    return sum(int(pages.count_nonzero()) for pages in runner._cache.layers)
+    return sum(int(pages.count_nonzero()) for pages in runner._cache.pages)
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -103,7 +104,8 @@ def test_predicted_bytes_are_those_that_a_step_moves(
     runner: ModelRunner, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw, config = random.Random(seed), runner.config
-    plan = StepPlan(0, tuple(some_rows(draw, draw.randrange(1, 5), config.vocab_size)))
+    rows = some_rows(draw, draw.randrange(1, 5), config.vocab_size, len(runner.groups))
+    plan = StepPlan(0, tuple(rows))
     cost = cost_model(runner).step(plan.rows)
     page_bytes = 2 * config.n_kv_heads * BLOCK * config.head_dim * 4
     embedded = sum(runner.model.embedding[list(row.tokens)].nbytes for row in plan.rows)
