@@ -60,6 +60,7 @@ class BlockTables:
         self._windowed = [g for g, group in enumerate(groups) if group.window is not None]
         self._max_chunk, self._splits_blocks = max_chunk, splits_blocks
         self._copies: list[tuple[int, int]] = []
+        self._announced: set[bytes] = set()  # keys of blocks that the step which is being made fills: not to be copied
 
     def longest(self, limit: int) -> int:
         """Most tokens, up to `limit`, that a request may have which has the whole pool to itself."""
@@ -120,9 +121,12 @@ class BlockTables:
         return True
 
     def take_copies(self) -> tuple[tuple[int, int], ...]:
-        """What the next step has to copy before it computes, as (source, target)."""
+        """What the step that begins now has to copy before it computes, as (source, target). What it was announced to
+        fill may be copied by later ones.
+        """
         copies = tuple(self._copies)
         self._copies.clear()
+        self._announced.clear()
         return copies
 
     def missing(self, request: Request, end: int) -> int:
@@ -137,6 +141,17 @@ class BlockTables:
             if len(table) < n_blocks:
                 table.extend(self.pool.allocate(n_blocks - len(table)))
                 request.frozen_tables = ()
+
+    def announce(self, request: Request, end: int) -> None:
+        """The step which is being made computes the request up to `end`: let others share what it fills."""
+        n_full = min(end, len(request.tokens)) // self.pool.block_size
+        if n_full > request.registered and self.pool.prefix_cache:
+            extend_keys(request.keys, request.root_key, request.tokens, n_full, self.pool.block_size)
+            for g, table in enumerate(self._tables(request)):
+                for index in range(request.registered, n_full):
+                    key = _in_group(request.keys[index], g)
+                    self.pool.announce(table[index], key)
+                    self._announced.add(key)
 
     def frozen(self, request: Request) -> tuple[tuple[int, ...], ...]:
         """The request's block tables for the rows of a plan, made anew only where they changed."""
@@ -232,9 +247,11 @@ class BlockTables:
         start = n_hits * self.pool.block_size
         rest = request.tokens[start : min(start + self.pool.block_size, len(request.tokens) - 1)]
         found = self.pool.index.nearest(_parent(request, n_hits), rest, whole=not self._splits_blocks)
-        if found is None or not all(self.pool.holds(_in_group(found[0], g)) for g in range(len(self.groups))):
+        if found is None:
             return b"", 0
-        return found
+        keys = [_in_group(found[0], g) for g in range(len(self.groups))]
+        is_there = all(self.pool.holds(key) and key not in self._announced for key in keys)
+        return found if is_there else (b"", 0)
 
     def _was_evicted(self, keys: Sequence[bytes], n_blocks: int) -> bool:
         """Whether a hit of `n_blocks` lacks a block that the cache once had."""
@@ -257,6 +274,8 @@ class BlockTables:
         size, parent = self.pool.block_size, _parent(request, index)
         tokens = tuple(request.tokens[index * size : end])
         key = block_key(parent, tokens) if len(tokens) < size else request.keys[index]
+        if len(tokens) < size and self.pool.holds(key):
+            return  # the request leaves, so there is nothing to share with whoever left the same
         for g, table in enumerate(self._tables(request)):
             content = (parent, tokens) if g == 0 else ()
             block = self.pool.register(table[index], _in_group(key, g), *content)

@@ -137,6 +137,14 @@ class BlockPool:
             blocks.append(block)
         return blocks
 
+    def announce(self, block: int, key: bytes) -> None:
+        """Say that the step which is being made will fill `block` with what `key` stands for: requests that join the
+        same step may share it, since a step writes all its keys and values before it reads any.
+        """
+        if self.prefix_cache and self._key[block] is None and key not in self._by_key:
+            self._key[block] = key
+            self._by_key[key] = block
+
     def register(self, block: int, key: bytes, parent: bytes = b"", tokens: tuple[int, ...] = ()) -> int:
         """Say that `block` holds what `key` stands for, `tokens` after `parent`, and is not written any more; returns
         the block to use from now on. Without tokens the block is found by its key only.
@@ -144,13 +152,10 @@ class BlockPool:
         Where another block holds the same content already, the caller's reference moves to that one and its own block
         is released: equal prompts that were computed side by side end up sharing memory.
         """
-        if not self.prefix_cache or self._key[block] == key:
-            return block
-        twin = self._by_key.get(key)
-        if twin is None:
-            self._key[block] = key
-            self._by_key[key] = block
-            if tokens:
+        self.announce(block, key)
+        twin = self._by_key.get(key, block)
+        if twin == block:
+            if tokens and self.prefix_cache:
                 self.index.add(parent, key, tokens)
             return block
         self._reference(twin)

@@ -50,8 +50,7 @@ class PooledStates:
             for row in rows:
                 self._take_back(row)
         self.sums.index_add_(0, slots // self._block_size, states)
-        for row in rows:
-            self._carry_on(row)
+        self._carry_on(rows)
         first = 0
         for row in rows:
             if row.n_logits > 1:
@@ -81,16 +80,19 @@ class PooledStates:
         """Pages whose first token is in this row: they begin anew."""
         return row.block_table[-(-row.start // self._block_size) : -(-(row.start + row.n) // self._block_size)]
 
-    def _carry_on(self, row: Row) -> None:
-        """Note for pages that begin in this row what the pages before them hold. A page whose tokens may yet be
-        rejected counts as it is: where that happens, the pages after it begin anew."""
-        first, end = -(-row.start // self._block_size), -(-(row.start + row.n) // self._block_size)
-        for index in range(first, end):
-            page = row.block_table[index]
-            if index == 0:
+    def _carry_on(self, rows: Sequence[Row]) -> None:
+        """Note for pages that begin in these rows what the pages before them hold: first pages first, since a row may
+        go on from what another row of the step computes. A page whose tokens may yet be rejected counts as it is:
+        where that happens, the pages after it begin anew."""
+        begun = sorted(
+            (index, row.block_table[index - 1] if index else None, row.block_table[index])
+            for row in rows
+            for index in range(-(-row.start // self._block_size), -(-(row.start + row.n) // self._block_size))
+        )
+        for _, previous, page in begun:
+            if previous is None:
                 self._before[page] = 0.0
             else:
-                previous = row.block_table[index - 1]
                 torch.add(self._before[previous], self.sums[previous], out=self._before[page])
 
     def _take_back(self, row: Row) -> None:

@@ -241,9 +241,8 @@ class FakeCore:
         assert plan.n_tokens <= config.token_budget  # 10
         assert 0 < len(plan.rows) + len(plan.resumed) <= config.max_rows
         assert all(row.n <= (config.prefill_cap or config.token_budget) for row in plan.rows)
-        users = Counter(block for live in self.live.values() for block in live.request.blocks)
-        for row in plan.rows:
-            assert all(users[block] == 1 for block in self._written(row)), "a step writes a shared block"  # 5
+        writers = Counter(block for row in plan.rows for block in self._written(row))
+        assert max(writers.values(), default=1) == 1, "two rows of a step write one block"  # 5
 
     def _check_line(self, line: list[str]) -> None:
         """12: nobody is overtaken, and who is first in line waits at most as long as those who run can go on."""

@@ -10,7 +10,7 @@ from engine.core import EngineCore
 from engine.messages import Finished, Prepare, Prepared
 from engine.request import CacheMiss
 from tests.engine.checkpoints import build_checkpoint
-from tests.engine.harness import MODEL, build_core, drive, engine_config, submit
+from tests.engine.harness import MODEL, build_core, drive, engine_config, run, submit
 
 TURNS = (list(range(5, 24)), [30], list(range(40, 51)), [60, 61])
 STATE_LAYERS: tuple[tuple[int, ...], ...] = ((), (0, 2))
@@ -80,3 +80,30 @@ def test_prompts_that_part_within_a_block_share_it_to_the_token(folder: Path) ->
         told = ask(core, str(i), shared + tail)
         assert told.token_ids == ask(core_of(folder, (), prefix_cache=False), "cold", shared + tail).token_ids
         assert told.timeline.computed_tokens == (len(shared) if i == 0 else 0) + len(tail)
+
+
+@pytest.mark.parametrize("budget", [8, 20, 512])
+def test_prompts_that_come_at_once_compute_what_they_share_once(folder: Path, budget: int) -> None:
+    shared, tails = list(range(5, 45)), ([50] * 11, [51], [52, 53], [50] * 11)
+    config = replace(engine_config(folder, token_budget=budget, max_rows=4), state_layers=())
+    core = build_core(config)
+    asked = [submit(str(i), shared + tail, max_tokens=5, ignore_eos=True) for i, tail in enumerate(tails)]
+    told = [seen.finished for seen in run(core, *asked)]
+    for prompt, each in zip(asked, told, strict=True):
+        alone = run(build_core(config, prefix_cache=False), prompt)[0].finished
+        assert each.token_ids == alone.token_ids
+    if budget == 512:  # all in one step: blocks of 8 that are full in it
+        assert [each.timeline.cached_tokens for each in told] == [0, 40, 40, 48]
+
+
+def test_pooled_states_of_prompts_that_come_at_once_are_those_of_each_alone(folder: Path) -> None:
+    prompts = [list(range(5, 45)) + [50] * n for n in (1, 9, 30, 9)]
+    core = core_of(folder, (0, 2))
+    seen = drive(core, [(0, Prepare(str(i), MODEL, prompt)) for i, prompt in enumerate(prompts)])
+    assert [seen[str(i)].prepared.cached_tokens for i in range(4)] == [0, 40, 48, 48]
+    for i, prompt in enumerate(prompts):
+        alone = prepare(core_of(folder, (0, 2)), "alone", prompt)
+        states = [
+            torch.frombuffer(bytearray(each.state), dtype=torch.float32) for each in (seen[str(i)].prepared, alone)
+        ]
+        torch.testing.assert_close(*states, atol=1e-4, rtol=1e-4)

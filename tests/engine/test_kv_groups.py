@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.blocks import BlockPool, root_key
@@ -112,6 +112,7 @@ def test_what_is_kept_is_what_a_query_reads_and_the_token_before_it(window: int,
 
 
 @settings(max_examples=60)
+@example([None, None, 3], 2, 13, 0, True, 0)  # a block of one group is copied in the step that fills the other group's
 @given(
     windows=windows_of_groups,
     block_size=st.integers(1, 5),
