@@ -1,5 +1,7 @@
 """The scheduler by example: who goes first, what is refused, who gives way (any history: test_scheduler_machine.py)."""
 
+import random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -85,6 +87,40 @@ def test_a_prompt_advances_by_its_least_chunk_however_much_that_costs() -> None:
     core.submit([1] * 30, 1)
     plans = [core.step() for _ in range(5)]
     assert [plan.rows[1].n for plan in plans if plan] == [5] * 5
+
+
+@given(
+    seed=st.integers(0, 2**16),
+    slowdown=st.floats(1.01, 3.0),
+    chunk=st.integers(1, 6),
+    budget=st.integers(6, 40),
+    n_blocks=st.integers(8, 40),
+)
+@settings(max_examples=40)
+def test_under_any_load_steps_keep_to_their_limit_and_all_requests_end(
+    seed: int, slowdown: float, chunk: int, budget: int, n_blocks: int
+) -> None:
+    """13, with 10 to 12 as FakeCore checks them in every step."""
+    model, draw = linear_cost_model(), random.Random(seed)
+    config = SchedulerConfig(token_budget=budget, max_rows=6, max_slowdown=slowdown, min_chunk=chunk)
+    core = core_of(config, n_blocks, 4, cost_model=model)
+    core.draw, core.forces = draw, True
+    for index in range(150):
+        if index < 80 and draw.random() < 0.3:
+            prompt = [draw.randrange(2) for _ in range(draw.choice([1, 3, 12, 30]))]
+            core.submit(prompt[: core.scheduler.window - 1], draw.randrange(1, 12), priority=draw.randrange(3))
+        answering = {r.id for r in core.scheduler.requests() if r.tokens[r.n_prompt :] and r.computed >= r.n_prompt}
+        plan = core.step()
+        core.pass_time(0.05)
+        # An answer that gave way in this step was still counted on when the prompts were cut.
+        if plan is not None and answering and answering <= {row.request_id for row in plan.rows}:
+            # A prompt's last token is a decode like any other.
+            streams = [row for row in plan.rows if row.request_id in answering or row.n == row.n_logits == 1]
+            others = [row.n for row in plan.rows if row not in streams]
+            least = chunk + len(others)  # the first chunk's, and a token for each prompt under way
+            seconds, alone = model.seconds(model.step(plan.rows)), model.seconds(model.step(streams))
+            assert seconds <= slowdown * alone * 1.001 or sum(others) <= least
+    core.drain()
 
 
 def test_the_forced_tokens_of_an_answer_are_not_held_back_by_a_prompt() -> None:
