@@ -383,6 +383,7 @@ class ModelInstance:
         return events
 
     def _fail(self, generation: Generation, fault: EngineError) -> Failed:
+        generation.end(FinishReason.ERROR)  # a step that runs ahead is not to ask its matcher again
         self.counters.finished[FinishReason.ERROR.value] += 1
         self._forget(generation.request)
         return failed(generation.id, fault)

@@ -274,7 +274,7 @@ def test_a_deadline_that_the_queue_alone_would_break_is_refused_at_once(folder: 
 
 
 class Saboteur:
-    """A matcher that raises in its n-th call, whichever it is."""
+    """A matcher that raises in its n-th call, whichever it is, and ever after."""
 
     def __init__(self, inner: Any, calls: "itertools.count[int]", at: int) -> None:
         self._inner, self._calls, self._at = inner, calls, at
@@ -292,7 +292,7 @@ class Saboteur:
         return call
 
     def _count(self) -> None:
-        if next(self._calls) == self._at:
+        if next(self._calls) >= self._at:
             raise RuntimeError("sabotage")
 
 
