@@ -109,6 +109,13 @@ class EngineClient:
         """Whether every token id means the same in all models."""
         return self._engine.ready is not None and self._engine.ready.shares_vocabulary
 
+    async def wait_until_up(self) -> None:
+        """Wait for a restart, if there is one: a limit on what the engine does itself should begin only then.
+
+        Raises RequestRefused where it takes too long or fails, EngineDied when the engine was closed.
+        """
+        await self._engine.wait_until_up()
+
     async def compile(self, model: str, constraint: Constraint) -> Compiled:
         """Compile ahead of a submit. Raises ConstraintRefused, CompileTimeout, RequestRefused, EngineDied."""
         command = Compile(self._new_id(), model, constraint)

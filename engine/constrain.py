@@ -251,9 +251,8 @@ class ConstraintCompiler:
         return CompileSuccess(time.perf_counter() - began, cached, compiled, matcher)
 
     def warm(self) -> None:
-        """Load the compilers and their commonest backend in the background, which takes seconds."""
-        for model in self._factories:
-            self.start(model, JsonObject(), lambda _outcome: None)
+        """Load the compilers and their commonest backend, which takes seconds; returns when that is done."""
+        list(self._threads.map(lambda model: self.compile(model, JsonObject()), self._factories))
 
     def close(self) -> None:
         """Drop what has not begun; what is being compiled ends on its own."""

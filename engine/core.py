@@ -150,7 +150,7 @@ class EngineCore:
         return {name: instance.stats() for name, instance in self._instances.items()}
 
     def warm(self) -> None:
-        """Load in the background what the first constrained request would have to wait for."""
+        """Load what the first constrained request would have to wait for."""
         self._compiler.warm()
 
     def close(self) -> None:

@@ -54,8 +54,8 @@ def _serve(parent: socket.socket, heartbeat: HeartbeatPage) -> int:
         writer.close()
         return 2
     core = loaded.core
+    core.warm()  # first: after a restart no client's time limit is to pay for it
     writer.send([loaded.ready()])
-    core.warm()
     threading.Thread(target=_read_commands, args=(parent, commands, core), name="commands", daemon=True).start()
     try:
         core.run(writer.send, heartbeat)

@@ -107,6 +107,7 @@ class Run:
         constraint = self._job.asked.constraint
         if constraint is None:
             return
+        await self._engine.wait_until_up()
         began = time.monotonic()
         try:
             async with asyncio.timeout(self._compile_s):
