@@ -10,7 +10,7 @@ from engine.core import EngineCore
 from engine.messages import Finished, Prepare, Prepared
 from engine.request import CacheMiss
 from tests.engine.checkpoints import build_checkpoint
-from tests.engine.harness import MODEL, build_core, drive, engine_config, run, submit
+from tests.engine.harness import MODEL, build_core, drive, engine_config, instance_of, run, submit
 
 TURNS = (list(range(5, 24)), [30], list(range(40, 51)), [60, 61])
 STATE_LAYERS: tuple[tuple[int, ...], ...] = ((), (0, 2))
@@ -54,12 +54,15 @@ def test_a_turn_computes_its_new_tokens_and_the_last_one_said(
     folder: Path, block_size: int, state_layers: tuple[int, ...]
 ) -> None:
     expected, _ = talk(core_of(folder, state_layers, prefix_cache=False))
-    turns, _ = talk(core_of(folder, state_layers, block_size=block_size))
+    core = core_of(folder, state_layers, block_size=block_size)
+    turns, _ = talk(core)
     assert [turn.token_ids for turn in turns] == [turn.token_ids for turn in expected]
     assert turns[0].timeline.computed_tokens == len(TURNS[0])
     # The last sampled token of a turn was never an input, so it is computed with the next one's.
     assert [turn.timeline.computed_tokens for turn in turns[1:]] == [1 + len(tokens) for tokens in TURNS[1:]]
     assert [turn.timeline.cache_miss for turn in turns] == [CacheMiss.COLD] + [CacheMiss.DIVERGED] * 3
+    stats = instance_of(core).stats()
+    assert [stats[f"prefix_miss_{miss}"] for miss in CacheMiss] == [0, 1, 3, 0, 0]
 
 
 @pytest.mark.parametrize("block_size", [4, 8, 32])
