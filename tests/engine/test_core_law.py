@@ -19,6 +19,7 @@ from engine.messages import Submit
 from engine.request import Request
 from engine.speculation.proposer import DraftTree
 from grammars import Choice, JsonSchema, Regex
+from kernels.native.kernels import library_for
 from tests.engine.checkpoints import build_checkpoint
 from tests.engine.harness import MODEL, Seen, build_core, drive, engine_config, instance_of, is_idle, run, submit
 from tests.engine.recorder import Recorder
@@ -75,6 +76,8 @@ MODES = {
     "invariant bfloat16": Mode("bfloat16", invariant=True),
     "invariant int8": Mode("bfloat16", "w8a8", invariant=True),
 }
+if library_for(torch.bfloat16) is not None:  # four bits are multiplied in C only
+    MODES["invariant int4"] = Mode("bfloat16", "int4", invariant=True)
 
 
 @dataclass(frozen=True)
