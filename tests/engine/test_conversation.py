@@ -13,7 +13,6 @@ from tests.engine.checkpoints import build_checkpoint
 from tests.engine.harness import MODEL, build_core, drive, engine_config, instance_of, run, submit
 
 TURNS = (list(range(5, 24)), [30], list(range(40, 51)), [60, 61])
-STATE_LAYERS: tuple[tuple[int, ...], ...] = ((), (0, 2))
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +23,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def core_of(
-    folder: Path, state_layers: tuple[int, ...], *, block_size: int = 8, prefix_cache: bool = True
+    folder: Path, state_layers: tuple[int, ...], *, block_size: int = 8, prefix_cache: bool = True, depth: int = 0
 ) -> EngineCore:
     config = replace(engine_config(folder, block_size=block_size), state_layers=state_layers)
-    return build_core(config, prefix_cache=prefix_cache)
+    return build_core(config, prefix_cache=prefix_cache, overlap_depth=depth)
 
 
 def ask(core: EngineCore, name: str, prompt: list[int]) -> Finished:
@@ -48,13 +47,13 @@ def talk(core: EngineCore) -> tuple[list[Finished], list[int]]:
     return finished, said
 
 
-@pytest.mark.parametrize("state_layers", STATE_LAYERS)
+@pytest.mark.parametrize(("state_layers", "depth"), [((), 0), ((), 1), ((0, 2), 0)])
 @pytest.mark.parametrize("block_size", [1, 4, 8, 32])
 def test_a_turn_computes_its_new_tokens_and_the_last_one_said(
-    folder: Path, block_size: int, state_layers: tuple[int, ...]
+    folder: Path, block_size: int, state_layers: tuple[int, ...], depth: int
 ) -> None:
     expected, _ = talk(core_of(folder, state_layers, prefix_cache=False))
-    core = core_of(folder, state_layers, block_size=block_size)
+    core = core_of(folder, state_layers, block_size=block_size, depth=depth)
     turns, _ = talk(core)
     assert [turn.token_ids for turn in turns] == [turn.token_ids for turn in expected]
     assert turns[0].timeline.computed_tokens == len(TURNS[0])

@@ -40,13 +40,13 @@ def runner_of(folder: Path, **options: Any) -> ModelRunner:
 
 
 @pytest.mark.parametrize("block_size", [4, 8, 32])
-@pytest.mark.parametrize("budget", [7, 512])
+@pytest.mark.parametrize(("budget", "depth"), [(7, 0), (512, 0), (40, 1)])
 def test_answers_equal_transformers_cold_and_warm_alone_and_in_a_batch(
-    checkpoint: tuple[Path, PreTrainedModel, list[list[int]]], block_size: int, budget: int
+    checkpoint: tuple[Path, PreTrainedModel, list[list[int]]], block_size: int, budget: int, depth: int
 ) -> None:
     folder, _, expected = checkpoint
     config = engine_config(folder, block_size=block_size, n_blocks=2400 // block_size, token_budget=budget)
-    core = build_core(replace(config, state_layers=()))
+    core = build_core(replace(config, state_layers=()), overlap_depth=depth)
     for round_name in ("cold", "warm"):
         asked = [
             submit(f"{round_name} {n}", random_tokens(n, seed=n), max_tokens=N_NEW, ignore_eos=True) for n in LENGTHS
