@@ -12,6 +12,7 @@ A ratio compares with the fastest peer of the same precision, round by round. Ru
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,8 +28,9 @@ from benchmarks.timing import Spread, machine
 
 CORE_TASKS = ["decode", "prefill", "batch", "shared"]
 CORE_CONTESTANTS = [
-    name for name in ROSTER if "float32" not in name and not name.endswith(("-eager", "transformers-bf16-generate"))
+    name for name in ROSTER if not name.startswith("transformers-") and not name.endswith(("-float32", "-eager"))
 ]
+IDLE_LOAD = 0.5
 
 
 def checkpoint_of(shape_name: str) -> Path:
@@ -103,6 +105,8 @@ def main() -> None:
     names = given.contestants or (CORE_CONTESTANTS if given.quick else list(ROSTER))
     tasks = given.tasks or (CORE_TASKS if given.quick else all_tasks)
     rounds = given.rounds or (1 if given.quick else 3)
+    if os.getloadavg()[0] > IDLE_LOAD:
+        print(f"the load is {os.getloadavg()[0]:.1f}: these figures are noise, run this again on an idle machine")
     result: dict[str, object] = {"machine": machine(), "rounds": rounds, "shapes": {}}
     shapes: dict[str, object] = {}
     for shape_name in given.shapes:
