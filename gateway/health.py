@@ -89,9 +89,13 @@ def show_version(request: Request[Any, Any, Any]) -> Version:
 
 @get("/metrics")
 async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Prometheus' text format; the engine's own counters are those of the last scrape that reached it."""
+    """Prometheus' text format. The engine's own counters are those of the last scrape that reached it, and none while
+    it is gone: what it was doing then is not true any more."""
     services: Services = request.app.state.services
-    with contextlib.suppress(EngineError, TimeoutError):
-        async with asyncio.timeout(_STATS_TIMEOUT_S):
-            services.metrics.update_engine(await services.engine.stats())
+    if services.engine.health.state == "up":
+        with contextlib.suppress(EngineError, TimeoutError):
+            async with asyncio.timeout(_STATS_TIMEOUT_S):
+                services.metrics.update_engine(await services.engine.stats())
+    else:
+        services.metrics.update_engine({})
     return Response(services.metrics.render(), media_type=services.metrics.content_type)

@@ -156,6 +156,27 @@ def test_it_may_be_killed_again_and_again(server: GatewayServer) -> None:
 
 
 @pytest.mark.full
+def test_who_was_computed_at_two_deaths_is_refused_and_who_waited_beside_it_is_not(
+    checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    with run_server(checkpoints, tmp_path, {"POINTSMAN_ENGINE_MAX_RUNNING": "1"}) as server:
+        culprit, neighbour = endless(9, 0), endless(9, 4)
+        for _ in range(2):
+            with ThreadPoolExecutor(2) as threads:
+                running = threads.submit(lambda: server.chat(**culprit))
+                server.until(lambda: server.engine("small").get("num_requests_running") == 1, 60)
+                waiting = threads.submit(lambda: server.chat(**neighbour))
+                server.until(lambda: server.engine("small").get("num_requests_waiting") == 1)
+                os.kill(engine_pid(server), signal.SIGKILL)
+                check_has_one_outcome(running.result(30))
+                check_has_one_outcome(waiting.result(30))
+        refused = server.chat(**culprit)
+        assert (refused.status, refused.json["error"]["code"]) == (400, "poisoned")
+        assert refused.headers["x-should-retry"] == "false"
+        assert server.chat(**neighbour).status == 200
+
+
+@pytest.mark.full
 def test_an_engine_that_never_starts_is_said_to_be_unavailable_and_tried_ever_more_slowly(
     checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
@@ -182,6 +203,7 @@ def test_an_engine_that_never_starts_is_said_to_be_unavailable_and_tried_ever_mo
         assert int(refused.headers["retry-after"]) > 0
         assert time.monotonic() - began < 5, "nobody waits for what fails"
         assert gauge(server, "engine_up") == 0
+        assert "num_requests_running" not in server.engine("small"), "what it was doing is not true any more"
 
         # Left alone it starts, finds no model any more, says so, and comes back with the model.
         (tmp_path / "large").rename(tmp_path / "elsewhere")
