@@ -15,6 +15,7 @@ request runs, and a prefix hit needs only the blocks that the next token still s
     window               . . . . . .|______|            group with a window     -1 -1 -1  5  4
 """
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -272,11 +273,12 @@ class BlockTables:
     def _offer(self, request: Request, index: int, end: int) -> None:
         """Register the blocks that hold the request's tokens up to `end` and will not be written again."""
         size, parent = self.pool.block_size, _parent(request, index)
-        tokens = tuple(request.tokens[index * size : end])
-        key = block_key(parent, tokens) if len(tokens) < size else request.keys[index]
-        if len(tokens) < size and self.pool.holds(key):
-            return  # the request leaves, so there is nothing to share with whoever left the same
+        tokens = array("q", request.tokens[index * size : end])  # a quarter of a tuple's size, and there may be many
+        is_full = len(tokens) == size
+        key = request.keys[index] if is_full else block_key(parent, tokens)
         for g, table in enumerate(self._tables(request)):
+            if not is_full and self.pool.holds(_in_group(key, g)):
+                continue  # the request leaves, so it has no use for sharing the block of one that left the same
             content = (parent, tokens) if g == 0 else ()
             block = self.pool.register(table[index], _in_group(key, g), *content)
             if block != table[index]:

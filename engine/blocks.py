@@ -145,7 +145,7 @@ class BlockPool:
             self._key[block] = key
             self._by_key[key] = block
 
-    def register(self, block: int, key: bytes, parent: bytes = b"", tokens: tuple[int, ...] = ()) -> int:
+    def register(self, block: int, key: bytes, parent: bytes = b"", tokens: Sequence[int] = ()) -> int:
         """Say that `block` holds what `key` stands for, `tokens` after `parent`, and is not written any more; returns
         the block to use from now on. Without tokens the block is found by its key only.
 

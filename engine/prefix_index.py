@@ -17,11 +17,11 @@ class PrefixIndex:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._followers: dict[bytes, dict[bytes, tuple[int, ...]]] = {}  # parent -> key -> the block's tokens
+        self._followers: dict[bytes, dict[bytes, Sequence[int]]] = {}  # parent -> key -> the block's tokens
         self._parent: dict[bytes, bytes] = {}
         self._gone: OrderedDict[bytes, None] = OrderedDict()
 
-    def add(self, parent: bytes, key: bytes, tokens: tuple[int, ...]) -> None:
+    def add(self, parent: bytes, key: bytes, tokens: Sequence[int]) -> None:
         """A block with `key` and `tokens` is in the cache now, after `parent`, which is a block's key or a root."""
         self._parent[key] = parent
         self._followers.setdefault(parent, {})[key] = tokens
