@@ -69,7 +69,7 @@ def test_it_keeps_to_its_time_on_machines_of_any_speed(
     n = calibrate(runner, model, 1.5)
     assert n > 0
     assert machine.now < 2.0
-    assert machine.n_steps <= 2 * n
+    assert machine.n_steps <= 3 * n
 
 
 @pytest.mark.parametrize("seconds_per_flop", [1e-12, 1e-10, 1e-8])
