@@ -17,8 +17,9 @@ request runs, and a prefix hit needs only the blocks that the next token still s
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from engine.blocks import BlockPool, block_key, extend_keys
 from engine.kv_groups import NULL_BLOCK, KVGroup
@@ -225,7 +226,7 @@ class BlockTables:
         bound = len(keys)
         for g in range(len(self.groups) - len(self._windowed)):
             bound = self.pool.lookup([_in_group(key, g) for key in keys[:bound]])
-        if not self._windowed:
+        if all(map(self.pool.holds, self._needed_in_windows(keys, bound))):
             return bound
         best, runs = 0, [0] * len(self._windowed)  # runs: how many blocks are held without a gap
         for n, key in enumerate(keys[:bound], start=1):
@@ -256,9 +257,14 @@ class BlockTables:
 
     def _was_evicted(self, keys: Sequence[bytes], n_blocks: int) -> bool:
         """Whether a hit of `n_blocks` lacks a block that the cache once had."""
-        position = n_blocks * self.pool.block_size
-        needed = (key for g in range(len(self.groups)) for key in self._needed(g, keys, n_blocks, position))
+        last = (_in_group(keys[n_blocks - 1], g) for g in range(len(self.groups)))
+        needed = chain(last, self._needed_in_windows(keys, n_blocks))
         return any(not self.pool.holds(key) and self.pool.index.was_evicted(key) for key in needed)
+
+    def _needed_in_windows(self, keys: Sequence[bytes], n_blocks: int) -> Iterator[bytes]:
+        """The keys of what a hit of `n_blocks` needs in the groups with a window."""
+        position = n_blocks * self.pool.block_size
+        return (key for g in self._windowed for key in self._needed(g, keys, n_blocks, position))
 
     def _trim(self, request: Request, g: int) -> None:
         table = self._tables(request)[g]

@@ -258,3 +258,31 @@ def test_live_pages_of_a_windowed_group_stay_within_window_and_budget(
         load.scheduler.commit(StepResult(plan.step_id, {name: Accepted((pick[-1],)) for name, pick in picks.items()}))
         if len(request.tokens) == length + 20:
             load.end(request)
+
+
+@given(windows=windows_of_groups, block_size=st.integers(1, 4), n_blocks=st.integers(1, 8), data=st.data())
+def test_a_hit_is_the_longest_of_which_every_group_holds_what_it_needs(
+    windows: list[int | None], block_size: int, n_blocks: int, data: st.DataObject
+) -> None:
+    """Against the definition, whatever blocks happen to be left of each group."""
+    load = Load(windows, n_blocks=100, block_size=block_size, budget=64)
+    prompt = [1] * (n_blocks * block_size)
+    load.submit(prompt, 1)
+    while load.step():
+        pass
+    lost = data.draw(st.lists(st.tuples(st.integers(0, len(windows) - 1), st.integers(0, n_blocks - 1))))
+    pool, found = load.scheduler.pool, Request("found", [*prompt, 1], root_key=ROOT)
+    load.scheduler._tables.find(found)  # makes the keys
+    keys = {(g, index): found.keys[index] + (bytes((g,)) if g else b"") for g, index in lost}
+    for key in {keys[pair] for pair in lost}:
+        pool._forget(pool._by_key[key])
+
+    def is_held(n: int) -> bool:
+        for g, window in enumerate(windows):
+            first = 0 if window is None else max(0, n * block_size - max(window, 2) + 1) // block_size
+            if any((g, index) in lost for index in range(first, n)):
+                return False
+        return True
+
+    hit = load.scheduler._tables.find(Request("again", [*prompt, 1], root_key=ROOT))
+    assert hit.n_blocks == max(n for n in range(n_blocks + 1) if is_held(n))
