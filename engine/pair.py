@@ -126,7 +126,9 @@ def _load_instance(
     dtype_name = resolve_dtype(config.dtype, device)
     dtype: torch.dtype = getattr(torch, dtype_name)
     convert = converter(config.quantize, dtype, torch.device(device), is_invariant=config.invariant)
-    decoder = load_decoder(config.path, dtype, device, convert, config.max_model_len)
+    with ThreadPoolExecutor(1, "fingerprint") as hashing:  # half a second per gigabyte, beside the conversion
+        hashed = hashing.submit(fingerprint, Path(config.path))
+        decoder = load_decoder(config.path, dtype, device, convert, config.max_model_len)
     model = decoder.config
     runner = ModelRunner(model, decoder, config.cache, config.pooled_layers(model), is_invariant=config.invariant)
     *layers, head = (projection.n_bytes for projection in decoder.projections)
@@ -143,7 +145,7 @@ def _load_instance(
         kv_bytes=runner.kv_bytes,
         n_blocks=runner.n_blocks,
         block_size=runner.block_size,
-        fingerprint=fingerprint(Path(config.path)),
+        fingerprint=hashed.result(),
     )
     ends = {*model.eos_token_ids, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])}
     return ModelInstance(

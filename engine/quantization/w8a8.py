@@ -37,15 +37,18 @@ class W8A8Linear:
         """Round each row of weights to 127 steps of its largest magnitude."""
         weight = huge_pages.empty(linear.weight.shape, torch.int8)
         scale = torch.empty(linear.weight.shape[0])
+        weight_sum = torch.empty(linear.weight.shape[0], dtype=torch.int32)
         for first in range(
             0, len(scale), 1024
         ):  # in slices: the float32 copy of a whole weight would be the peak of loading
             part = linear.weight[first : first + 1024].float()
             scale[first : first + 1024] = part.abs().amax(1) / 127
             steps = scale[first : first + 1024].clamp(min=torch.finfo(torch.float32).tiny)
-            weight[first : first + 1024] = (part / steps[:, None]).round_().to(torch.int8)
+            levels = (part / steps[:, None]).round_()
+            weight[first : first + 1024] = levels
+            weight_sum[first : first + 1024] = levels.sum(1)  # exact: below 2^24 for up to 132,000 inputs
         bias = None if linear.bias is None else linear.bias.float()
-        return cls(weight, scale, weight.sum(1, dtype=torch.int32), bias, library)
+        return cls(weight, scale, weight_sum, bias, library)
 
     @property
     def n_bytes(self) -> int:
