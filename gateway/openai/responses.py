@@ -62,8 +62,8 @@ class ChoiceOut(msgspec.Struct, kw_only=True):
 
 
 class PromptDetails(msgspec.Struct):
-    """Where the prompt's tokens came from. cache_miss, an addition to OpenAI's shape: why no more were cached (a value of
-    `engine.request.CacheMiss`).
+    """Where the prompt's tokens came from. cache_miss, an addition to OpenAI's shape, says why no more were cached: a
+    value of `engine.request.CacheMiss`.
     """
 
     cached_tokens: int = 0
