@@ -7,8 +7,8 @@ import torch
 
 from engine.attention import KVCache, StepAttention
 from engine.config import CacheConfig, ModelConfig
-from engine.kv_groups import KVGroup
 from engine.fused_layers import FUSED_TOKENS, FusedLayers
+from engine.kv_groups import KVGroup
 from engine.models.decoder import Decoder
 from engine.plan import StepPlan
 from engine.pooled_state import PooledStates
