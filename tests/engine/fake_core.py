@@ -14,7 +14,7 @@ from engine.plan import Accepted, Row, StepPlan, StepResult
 from engine.request import Request, RequestRefused, RequestStatus
 from engine.scheduler import Scheduler
 from tests.engine.fake_runner import VOCAB, FakeRunner, continuation
-from tests.engine.keys import ROOT, keys_of
+from tests.engine.keys import HOME, Scope, keys_of, root_of
 
 MODEL_LEN = 64
 HOLD_S = 5.0
@@ -27,6 +27,7 @@ class Live:
     request: Request
     prompt: list[int]
     wanted: int
+    scope: Scope
     reached: int = 0  # the end of what its rows were about
     cached: int = 0  # prompt tokens that no row of it computed before others did
     computed: int = 0  # prompt tokens that its rows computed for the first time
@@ -59,7 +60,7 @@ class FakeCore:
         self.happened: Counter[str] = Counter()
         self.ids = 0
         self.forces = True  # now and then two tokens follow without sampling
-        self._roots: dict[int, bytes] = {}  # page -> the root of the request that wrote it last
+        self._scopes: dict[int, Scope] = {}  # page -> whose request wrote it last
         self._first_in_line: tuple[str | None, int] = (None, 0)  # and for how many steps
 
     def submit(
@@ -68,7 +69,7 @@ class FakeCore:
         wanted: int,
         *,
         priority: int = 0,
-        root: bytes = ROOT,
+        scope: Scope = HOME,
         holds: bool = False,
         deadline_s: float | None = None,
         forced: int = 0,
@@ -76,7 +77,7 @@ class FakeCore:
         """Offer a request, followed by `forced` tokens that need no sampling; says what became of it."""
         self.ids += 1
         request = Request(
-            str(self.ids), list(prompt), priority=priority, root_key=root, holds=holds, deadline_s=deadline_s
+            str(self.ids), list(prompt), priority=priority, root_key=root_of(scope), holds=holds, deadline_s=deadline_s
         )
         waiting, tokens = len(self._waiting()), sum(r.queued_tokens for r in self._waiting())
         config = self.scheduler.config
@@ -95,7 +96,7 @@ class FakeCore:
         assert code == expected, f"{code} where {expected} was due"
         self.happened[code] += 1
         if code == "accepted":
-            self.live[request.id] = live = Live(request, list(prompt), wanted)
+            self.live[request.id] = live = Live(request, list(prompt), wanted, scope)
             if not holds:
                 self._extend(live, forced)
         return request.id
@@ -187,19 +188,19 @@ class FakeCore:
             assert all(references[block] == 1 for block in writable), "two requests may write one block"  # 5
             filled = request.blocks[: -(-request.computed // size)]
             assert self.pages_of(filled)[: request.computed] == request.tokens[: request.computed]  # 4, 14
-            assert {self._roots[block] for block in filled} <= {request.root_key}, "tenants or models share"  # 8, 9
+            assert {self._scopes[block] for block in filled} <= {live.scope}, "tenants or models share"  # 8, 9
         fresh = [live for live in self.live.values() if not live.reached]  # 32
         assert len(fresh) <= self.scheduler.config.max_waiting_requests
         assert len(self._waiting()) == self.scheduler.n_waiting
         assert sum(r.queued_tokens for r in self._waiting()) == self.scheduler.waiting_tokens
         assert len(fresh) <= 1 or sum(len(live.prompt) for live in fresh) <= self.scheduler.config.max_waiting_tokens
 
-    def probe(self, prompt: list[int], root: bytes) -> None:
+    def probe(self, prompt: list[int], scope: Scope) -> None:
         """Whatever the cache finds for a prompt holds that prompt, written for that tenant and model."""
-        keys = keys_of(prompt, self.pool.block_size, root)
+        keys = keys_of(prompt, self.pool.block_size, root_of(scope))
         blocks = self.pool.acquire(keys[: self.pool.lookup(keys)])
         assert self.pages_of(blocks) == prompt[: len(blocks) * self.pool.block_size]  # 4
-        assert {self._roots[block] for block in blocks} <= {root}  # 8, 9
+        assert {self._scopes[block] for block in blocks} <= {scope}  # 8, 9
         self.pool.release(blocks)
         self.happened["probe hits"] += len(blocks) > 0
 
@@ -257,13 +258,13 @@ class FakeCore:
 
     def _note_rows(self, plan: StepPlan) -> None:
         """What the plan computes, as told by its rows alone."""
-        self._roots.update([(target, self._roots[source]) for source, target in plan.copies])
+        self._scopes.update([(target, self._scopes[source]) for source, target in plan.copies])
         self.happened["copied"] += len(plan.copies)
         for row in plan.rows:
             live = self.live[row.request_id]
             self.happened["hit"] += row.start > 0 == live.reached
             live.note(row)
-            self._roots.update(dict.fromkeys(self._written(row), live.request.root_key))
+            self._scopes.update(dict.fromkeys(self._written(row), live.scope))
 
     def _accept(self, live: Live, picks: list[int], result: StepResult) -> None:
         request = live.request

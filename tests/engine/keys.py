@@ -2,9 +2,15 @@
 
 from engine.blocks import extend_keys, root_key
 
+Scope = tuple[str, str]
+"""A tenant's salt, and a model."""
+HOME: Scope = ("", "small")
+SCOPES: list[Scope] = [HOME, ("tenant", "small"), ("", "large"), ("tenant", "large")]
 
-def root_of(salt: str = "", model: str = "small") -> bytes:
+
+def root_of(scope: Scope = HOME) -> bytes:
     """The root key of a tenant's prompts on a model."""
+    salt, model = scope
     return root_key(salt=salt, fingerprint=model, kv_format="tokens")
 
 

@@ -20,9 +20,8 @@ from hypothesis.stateful import (
 )
 
 from engine.blocks import BlockPool, NoFreeBlocks
-from tests.engine.keys import keys_of, root_of
+from tests.engine.keys import SCOPES, Scope, keys_of, root_of
 
-ROOTS = [root_of(), root_of(salt="tenant"), root_of(model="large")]
 WHICH = st.integers(0, 30)
 
 
@@ -30,7 +29,7 @@ WHICH = st.integers(0, 30)
 class Table:
     """A request's tokens and blocks, of which the first n_offered were offered to the cache."""
 
-    root: bytes
+    scope: Scope
     tokens: list[int]
     blocks: list[int]
     n_offered: int
@@ -51,7 +50,7 @@ class PoolMachine(RuleBasedStateMachine):
     def start(self, n_blocks: int, block_size: int) -> None:
         self.pool, self.size = BlockPool(n_blocks, block_size), block_size
         self.tables: list[Table] = []
-        self.holds: dict[int, tuple[bytes, tuple[int, ...]]] = {}  # findable block -> root, all tokens up to its end
+        self.holds: dict[int, tuple[Scope, tuple[int, ...]]] = {}  # findable block -> scope, all tokens up to its end
         self.blank = set(range(n_blocks))
         self.idle: list[int] = []
         self.waiting: dict[int, int] = {}  # block -> the newest step that was open when it was freed
@@ -62,14 +61,14 @@ class PoolMachine(RuleBasedStateMachine):
     def admit(self, seed: int, copies: int) -> None:
         """Equal prompts at once are computed side by side."""
         draw = random.Random(seed)
-        root, tokens = draw.choice(ROOTS), [0] * draw.randrange(9) + [draw.randrange(2), 0]
+        scope, tokens = draw.choice(SCOPES[:3]), [0] * draw.randrange(9) + [draw.randrange(2), 0]
         for _ in range(copies):
-            self.admit_one(root, list(tokens))
+            self.admit_one(scope, list(tokens))
 
-    def admit_one(self, root: bytes, tokens: list[int]) -> None:
-        keys = keys_of(tokens, self.size, root)
+    def admit_one(self, scope: Scope, tokens: list[int]) -> None:
+        keys = keys_of(tokens, self.size, root_of(scope))
         n_hits = self.pool.lookup(keys)
-        prefixes = [(root, tuple(tokens[: (i + 1) * self.size])) for i in range(len(keys))]
+        prefixes = [(scope, tuple(tokens[: (i + 1) * self.size])) for i in range(len(keys))]
         known = set(self.holds.values())
         assert n_hits == next((i for i, prefix in enumerate(prefixes) if prefix not in known), len(keys))
         hits = [block for prefix in prefixes[:n_hits] for block, held in self.holds.items() if held == prefix]
@@ -79,7 +78,7 @@ class PoolMachine(RuleBasedStateMachine):
         if n_fresh <= self.pool.n_free - n_idle:
             assert self.pool.acquire(keys[:n_hits]) == hits  # 4, 8, 9
             self.reference(hits)
-            self.tables.append(Table(root, tokens, hits + self.allocate(n_fresh), n_hits))
+            self.tables.append(Table(scope, tokens, hits + self.allocate(n_fresh), n_hits))
             self.happened["admitted"] += 1
 
     @precondition(lambda self: self.tables)
@@ -87,9 +86,9 @@ class PoolMachine(RuleBasedStateMachine):
     def fill(self, which: int, n: int) -> None:
         """The next n blocks of a request are full: whoever computed the same before keeps the block."""
         table = self.tables[which % len(self.tables)]
-        keys = keys_of(table.tokens, self.size, table.root)
+        keys = keys_of(table.tokens, self.size, root_of(table.scope))
         for index in range(table.n_offered, min(table.n_offered + n, len(keys))):
-            mine, content = table.blocks[index], (table.root, tuple(table.tokens[: (index + 1) * self.size]))
+            mine, content = table.blocks[index], (table.scope, tuple(table.tokens[: (index + 1) * self.size]))
             twin = next((block for block, held in self.holds.items() if held == content), None)
             block = self.pool.register(mine, keys[index])
             assert block == (mine if twin is None else twin)
@@ -152,8 +151,8 @@ class PoolMachine(RuleBasedStateMachine):
         assert self.pool.evictions == self.n_evicted
         writable = Counter(block for table in self.tables for block in table.blocks[table.n_offered :])
         assert all(n == 1 for n in writable.values())  # 5
-        for root, tokens in self.holds.values():  # 4, and 6: no block outlives the blocks before it
-            assert self.pool.lookup(keys_of(list(tokens), self.size, root)) == len(tokens) // self.size
+        for scope, tokens in self.holds.values():  # 4, and 6: no block outlives the blocks before it
+            assert self.pool.lookup(keys_of(list(tokens), self.size, root_of(scope))) == len(tokens) // self.size
 
     def teardown(self) -> None:
         if hasattr(self, "pool"):

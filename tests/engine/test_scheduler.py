@@ -335,6 +335,21 @@ def test_the_most_pressing_request_has_the_earliest_deadline_of_those_that_need_
     assert core.scheduler.most_pressing() is core.live[held].request
 
 
+def test_what_others_compute_while_a_request_is_preempted_counts_as_cached() -> None:
+    core = core_of(SchedulerConfig(max_rows=1, prefill_cap=3), 40, 1)
+    prompt = [0, 1, 1, 0, 1, 0, 0, 1, 1, 1, 0, 0]
+    core.submit(prompt, 1)
+    for _ in range(2):
+        core.step()
+    first = core.live["1"].request
+    core.scheduler._preempt(first)
+    core.submit(prompt, 1, priority=9)
+    while core.step():
+        pass
+    assert core.happened["finished"] == 2
+    assert (first.timeline.cached_tokens, first.timeline.computed_tokens) == (5, 7)
+
+
 def test_a_plan_must_be_committed_before_the_next_one() -> None:
     core = core_of(SchedulerConfig(), 20, 4)
     core.submit([0, 1], 2)

@@ -12,9 +12,8 @@ from engine.config import SchedulerConfig
 from engine.cost_model import CostModel
 from tests.engine.costs import linear_cost_model
 from tests.engine.fake_core import FakeCore
-from tests.engine.keys import root_of
+from tests.engine.keys import SCOPES
 
-ROOTS = [root_of(salt, model) for salt in ("", "tenant") for model in ("small", "large")]
 TEXTS = [[(i * i + text) // 3 % 2 for i in range(40)] for text in range(2)]
 WHICH = st.integers(0, 30)
 SEEDS = st.integers(0, 2**16)
@@ -87,7 +86,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 draw_prompt(draw),
                 draw.randrange(1, 25),
                 priority=draw.randrange(3),
-                root=draw.choice(ROOTS),
+                scope=draw.choice(SCOPES),
                 deadline_s=draw.choice([None, None, self.driven.now + draw.randrange(1, 12)]),
                 forced=draw.randrange(4),
             )
@@ -95,7 +94,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(seed=SEEDS)
     def prepare(self, seed: int) -> None:
         draw = random.Random(seed)
-        self.driven.submit(draw_prompt(draw), draw.randrange(1, 25), root=draw.choice(ROOTS), holds=True)
+        self.driven.submit(draw_prompt(draw), draw.randrange(1, 25), scope=draw.choice(SCOPES), holds=True)
 
     @precondition(lambda self: any(live.request.holds for live in self.driven.live.values()))
     @rule(which=WHICH, forced=st.integers(0, 3), priority=st.integers(-1, 2), seconds=st.none() | st.integers(1, 12))
@@ -131,7 +130,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(seed=SEEDS)
     def probe(self, seed: int) -> None:
         draw = random.Random(seed)
-        self.driven.probe(draw_prompt(draw), draw.choice(ROOTS))
+        self.driven.probe(draw_prompt(draw), draw.choice(SCOPES))
 
     def teardown(self) -> None:
         if self.core is not None:
