@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 class OutlinesState:
-    """A state of the automaton and the states before it."""
+    """A state of the automaton and the states before it, of which there is one more than tokens were taken."""
 
     __slots__ = ("_index", "_path", "_rows")
 
-    def __init__(self, index: Any, path: tuple[int, ...], rows: "dict[int, torch.Tensor]") -> None:
+    def __init__(self, index: Any, path: list[int], rows: "dict[int, torch.Tensor]") -> None:
         self._index, self._path, self._rows = index, path, rows
 
     def fill(self, row: "torch.Tensor") -> None:
@@ -35,16 +35,16 @@ class OutlinesState:
         following = self._index.get_next_state(self._path[-1], token_id)
         if following is None:
             return False
-        self._path = (*self._path, following)
+        self._path.append(following)
         return True
 
     def rollback(self, n: int) -> None:
         """Undo `n` tokens."""
-        self._path = self._path[: len(self._path) - n]
+        del self._path[len(self._path) - n :]
 
     def fork(self) -> "OutlinesState":
         """An independent copy; the rows are shared, as they depend on the automaton alone."""
-        return OutlinesState(self._index, self._path, self._rows)
+        return OutlinesState(self._index, self._path.copy(), self._rows)
 
     def forced_bytes(self) -> bytes:
         """None: the automaton is asked for tokens, not for bytes."""
@@ -91,4 +91,4 @@ class OutlinesBackend:
             index = outlines_core.Index(pattern, self._tokens)
         except (ValueError, RuntimeError) as error:
             raise ConstraintRefused("regex", "", f"no automaton holds it: {str(error)[:300]}") from error
-        return OutlinesState(index, (index.get_initial_state(),), {})
+        return OutlinesState(index, [index.get_initial_state()], {})
