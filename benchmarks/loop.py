@@ -89,7 +89,9 @@ def load(folder: Path, depth: int, forced: bool) -> Engine:
 
 
 def host_work(folder: Path) -> dict[str, dict[str, float]]:
-    """Milliseconds per step by part, by context: the median over steps that decode ROWS rows."""
+    """Milliseconds per step by part, by context: the median over steps that decode ROWS rows, on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     loaded = load_engine(PairConfig({"model": EngineConfig(folder, cache=CacheConfig(n_blocks=1))}))
     model = loaded.core._instances["model"]
     found = {}
@@ -120,6 +122,7 @@ def host_work(folder: Path) -> dict[str, dict[str, float]]:
                 parts[part].append(after[part] - before[part])
         found[f"{ROWS} rows, context {context}"] = {part: 1000 * statistics.median(s) for part, s in parts.items()}
     loaded.core.close()
+    torch.set_num_threads(threads)
     return found
 
 
