@@ -33,9 +33,8 @@ class Int4Linear:
     def quantize(cls, linear: Linear, library: NativeLibrary) -> "Int4Linear":
         """Round every group of weights to 16 steps."""
         n_out, n_in = linear.weight.shape
-        packed = huge_pages.empty((n_out, _column_bytes(n_in)), torch.uint8)
-        for first in range(0, n_out, 1024):  # in slices: a float32 copy of a whole weight would be the peak of loading
-            packed[first : first + 1024] = pack_columns(linear.weight[first : first + 1024].float())
+        packed = huge_pages.empty((n_out, _column_bytes(n_in)), torch.uint8).zero_()
+        library.pack_int4(linear.weight.contiguous(), packed)
         return cls(packed, None if linear.bias is None else linear.bias.float(), n_in, library)
 
     @property
@@ -59,11 +58,15 @@ def _column_bytes(n_in: int) -> int:
 
 
 def pack_columns(weight: torch.Tensor) -> torch.Tensor:
-    """float32 [out, in] to uint8 [out, bytes]: for every 64 inputs 32 bytes, input i in the low half of byte i and
-    input 32 + i in the high half; then the scales of the groups of 32, float16, filled up to a multiple of 16."""
+    """The definition of packing, float32 [out, in] to uint8 [out, bytes].
+
+    For every 64 inputs 32 bytes, input i in the low half of byte i and input 32 + i in the high half; then the scales
+    of the groups of 32, float16, filled up to a multiple of 16.
+    """
     n_out, n_in = weight.shape
     padded = torch.nn.functional.pad(weight, (0, -n_in % CHUNK)).view(n_out, -1, GROUP)
-    largest = padded.gather(2, padded.abs().argmax(2, keepdim=True))
+    low, high = padded.aminmax(dim=2, keepdim=True)
+    largest = torch.where(high >= -low, high, low)
     scale = (largest / -8).half()
     steps = torch.where(scale == 0, 1.0, scale.float())
     levels = ((padded / steps).round() + 8).clamp_(0, 15).to(torch.uint8).view(n_out, -1, 2, GROUP)

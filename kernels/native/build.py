@@ -13,11 +13,11 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["BuildFailed", "compile_library", "find_library", "packaged_folder"]
+__all__ = ["BuildFailed", "check_cpu", "compile_library", "find_library", "packaged_folder"]
 
 log = logging.getLogger(__name__)
 
-TARGET = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "avx512bf16", "avx2", "fma", "bmi2")
+TARGET = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "avx512bf16", "avx2", "fma", "f16c", "bmi2")
 """What the code is compiled for: Intel Cooper Lake and Sapphire Rapids onwards, AMD Zen 4 onwards."""
 NEEDED = ("avx512_f", "avx512_bw", "avx512_vl", "avx512_dq", "avx512_vnni", "avx512_bf16")
 """The same in the words of torch.cpu.get_capabilities; a CPU with these has the others."""
@@ -34,7 +34,7 @@ class BuildFailed(RuntimeError):
 def find_library() -> Path | None:
     """The compiled kernels, compiled now if need be, or None, with one log line that says why."""
     try:
-        _check_cpu()
+        check_cpu()
         return _existing() or compile_library(_cache_folder())
     except BuildFailed as error:
         log.warning("CPU kernels in C are not used, torch computes instead (2 to 3 times slower): %s", error)
@@ -86,7 +86,8 @@ def _existing() -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _check_cpu() -> None:
+def check_cpu() -> None:
+    """Raise BuildFailed where this CPU cannot run the kernels."""
     capabilities = torch.cpu.get_capabilities()
     missing = [name for name in NEEDED if not capabilities.get(name)]
     if missing:

@@ -16,6 +16,7 @@ _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "linear": ([_POINTER] * 4 + [_INT] * 4, None),
     "linear_w8a8": ([_POINTER] * 6 + [_INT] * 4, _INT),
     "linear_int4": ([_POINTER] * 4 + [_INT] * 4, _INT),
+    "pack_int4": ([_POINTER] * 2 + [_INT] * 3, None),
     "quantize_rows": ([_POINTER] * 3 + [_INT] * 3, None),
     "scale_sums": ([_POINTER] * 5 + [_INT] * 3, None),
     "paged_attention": ([_POINTER, _SIZE, _POINTER, _POINTER, _INT, _POINTER, _POINTER, _INT], _INT),
@@ -94,6 +95,10 @@ class NativeLibrary:
         )
         _check(failed)
         return out
+
+    def pack_int4(self, weight: torch.Tensor, packed: torch.Tensor) -> None:
+        """weight [out, in] into packed uint8 [out, bytes], which must hold zeros."""
+        self._functions["pack_int4"](weight.data_ptr(), packed.data_ptr(), *weight.shape, torch.get_num_threads())
 
     def quantize_rows(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """One scale per row: x [n, in] to int8 [n, in] and float32 [n]."""

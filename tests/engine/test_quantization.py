@@ -115,7 +115,9 @@ def test_int4_multiplies_by_what_its_weights_stand_for(
 ) -> None:
     library = library_for(dtype)
     assert library is not None
-    quantized = Int4Linear.quantize(build_linear(n_in, n_out, dtype, has_bias), library)
+    linear = build_linear(n_in, n_out, dtype, has_bias)
+    quantized = Int4Linear.quantize(linear, library)
+    assert torch.equal(quantized.packed, pack_columns(linear.weight.float()))
     x = normal(n, n_in).to(dtype)
     levels, scale = library.quantize_rows(x)
     expected = (levels.double() * scale[:, None].double()) @ unpack_columns(quantized.packed, n_in).double().T

@@ -1,19 +1,31 @@
 """The C kernels against the plain definitions, and their promise: a row's bits do not depend on the batch."""
 
+import shutil
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels import RaggedBatch, reference
-from kernels.native.build import find_library
+from kernels.native.build import BuildFailed, check_cpu, find_library
 from kernels.native.kernels import NativeAttention
 from kernels.native.library import NativeLibrary
 from tests.kernels.samples import behind_windows, build_batch, normal
 from tests.kernels.test_cpu import rows_of_batch
 
+
+def can_run() -> bool:
+    """Whether this CPU has what the kernels are compiled for."""
+    try:
+        check_cpu()
+    except BuildFailed:
+        return False
+    return True
+
+
 LIBRARY = find_library()
-pytestmark = pytest.mark.skipif(LIBRARY is None, reason="this machine cannot compile or run the C kernels")
+pytestmark = pytest.mark.skipif(not can_run() or shutil.which("cc") is None, reason="no C compiler, or no AVX-512 here")
 
 dtypes = st.sampled_from([torch.float32, torch.bfloat16])
 CPU = torch.device("cpu")

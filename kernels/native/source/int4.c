@@ -112,3 +112,41 @@ INT4_TILE(int4_bf16__tile, bf16, store_tile_bf16)
 
 LINEAR_INT4(f32, float, load_f32_lanes, int4_f32_)
 LINEAR_INT4(bf16, bf16, load_bf16_lanes, int4_bf16_)
+
+/* One group of 32 weights to levels 0 … 15 in bytes; its scale goes to *scale (float16). */
+INLINE __m256i pack_group(__m512 low, __m512 high, uint16_t *scale) {
+  const float most = _mm512_reduce_max_ps(_mm512_max_ps(low, high)), least = _mm512_reduce_min_ps(_mm512_min_ps(low, high));
+  const float largest = most >= -least ? most : least;
+  const __m128i half = _mm_cvtps_ph(_mm_set_ss(largest / -8.0f), _MM_FROUND_TO_NEAREST_INT);
+  *scale = (uint16_t)_mm_extract_epi16(half, 0);
+  const float step = _mm_cvtss_f32(_mm_cvtph_ps(half));
+  const __m512 divisor = _mm512_set1_ps(step == 0.0f ? 1.0f : step);
+  const __m512i zero = _mm512_setzero_si512(), top = _mm512_set1_epi32(15), middle = _mm512_set1_epi32(8);
+  const __m512i a = _mm512_add_epi32(_mm512_cvtps_epi32(_mm512_div_ps(low, divisor)), middle);
+  const __m512i b = _mm512_add_epi32(_mm512_cvtps_epi32(_mm512_div_ps(high, divisor)), middle);
+  const __m128i first = _mm512_cvtepi32_epi8(_mm512_min_epi32(_mm512_max_epi32(a, zero), top));
+  const __m128i second = _mm512_cvtepi32_epi8(_mm512_min_epi32(_mm512_max_epi32(b, zero), top));
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(first), second, 1);
+}
+
+#define PACK_INT4(NAME, ELEMENT, LOAD)                                                                                       \
+  /* w [n, k] to packed [n, column bytes], which begins as zeros. */                                                       \
+  void pack_int4_##NAME(const ELEMENT *w, uint8_t *packed, int n, int k, int threads) {                                    \
+    const int padded = (k + 63) & ~63;                                                                                     \
+    _Pragma("omp parallel for schedule(static) num_threads(threads)") for (int c = 0; c < n; c++) {                        \
+      uint8_t *to = packed + c * COLUMN_BYTES(padded);                                                                     \
+      uint16_t *scales = (uint16_t *)(to + padded / 2);                                                                    \
+      for (int at = 0; at < padded; at += 64) {                                                                            \
+        __m512 v[4];                                                                                                       \
+        for (int i = 0; i < 4; i++) {                                                                                      \
+          const int from = at + 16 * i;                                                                                    \
+          v[i] = from < k ? LOAD(first_lanes16(k - from), w + (size_t)c * k + from) : _mm512_setzero_ps();                 \
+        }                                                                                                                  \
+        const __m256i one = pack_group(v[0], v[1], scales + at / 32), two = pack_group(v[2], v[3], scales + at / 32 + 1);  \
+        _mm256_storeu_si256((__m256i *)(to + at / 2), _mm256_or_si256(one, _mm256_slli_epi16(two, 4)));                    \
+      }                                                                                                                    \
+    }                                                                                                                      \
+  }
+
+PACK_INT4(f32, float, load_f32_lanes)
+PACK_INT4(bf16, bf16, load_bf16_lanes)
