@@ -1,7 +1,9 @@
 """What a contestant can do, and the loop of its process: one task per line of input, one line of JSON per answer."""
 
+import ctypes
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -14,6 +16,7 @@ CORES = sorted(os.sched_getaffinity(0))
 N_THREADS = len(CORES)
 MAX_TOKENS = 2048
 MAX_SEQUENCES = 16
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Contestant(ABC):
@@ -58,6 +61,7 @@ def serve(kind: type[Contestant]) -> None:
     """
     from benchmarks.peers.tasks import run
 
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a stopped process would outlive the driver for ever
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     contestant = kind(Path(sys.argv[1]), sys.argv[2])

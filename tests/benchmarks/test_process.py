@@ -1,5 +1,8 @@
 """A contestant's process: ours, for real, on a tiny checkpoint."""
 
+import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +45,26 @@ def test_it_answers_is_stopped_in_between_and_leaves_nothing_behind(tmp_path: Pa
     finally:
         process.end()
     assert not Path(f"/proc/{process.pid}").exists()
+
+
+def test_it_dies_with_the_driver_although_it_is_stopped(tmp_path: Path) -> None:
+    checkpoint = build_checkpoint(Shape("llama", 1, 16, 2, 1, 16, 1000), tmp_path / "bf16", corpus_files=4)
+    driver = f"""
+import os
+from pathlib import Path
+from benchmarks.peers import process
+from benchmarks.peers.roster import ROSTER
+process.HOME = Path({str(tmp_path)!r})
+started = process.Process(ROSTER["pointsman-float32"], Path({str(checkpoint)!r}))
+print(started.pid, flush=True)
+os.kill(os.getpid(), 9)
+"""
+    done = subprocess.run([sys.executable, "-c", driver], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{int(done.stdout)}").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not Path(f"/proc/{int(done.stdout)}").exists()
 
 
 def test_one_that_cannot_load_says_where_its_log_lies(tmp_path: Path) -> None:
