@@ -19,6 +19,7 @@ import time
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import inf
 
 from engine.block_tables import ONE_GROUP, BlockTables, PrefixHit
 from engine.blocks import BlockPool
@@ -354,24 +355,31 @@ class Scheduler:
         config, cost_model = self.config, self._cost_model
         if cost_model is None:
             return None
-        has_chunks, has_answers = bool(self._waiting), False
+        has_chunks, since_s = bool(self._waiting), inf
         for request in self._running:
             if self._is_chunk(request):
                 has_chunks = True
             elif len(request.tokens) > request.n_prompt:
-                has_answers = True
-        slowdown = config.max_slowdown if has_answers else None
+                since_s = min(since_s, request.timeline.first_token_s)
+        slowdown = None if since_s == inf else config.max_slowdown
         max_s = config.max_shared_step_s if self.shares_machine else None
         if not has_chunks or (slowdown is None and max_s is None):
             return None
-        return ChunkLimit(cost_model, self._streams(), max_slowdown=slowdown, max_s=max_s, min_chunk=config.min_chunk)
+        return ChunkLimit(
+            cost_model,
+            self._streams(),
+            max_slowdown=slowdown,
+            max_s=max_s,
+            min_chunk=config.min_chunk,
+            since_s=since_s,
+        )
 
     def _grant(self, request: Request, budget: int, limit: ChunkLimit | None) -> int:
         """How many tokens of the request go into this step; its tail is cut to what fits behind them."""
         known = len(request.tokens) - request.computed
         room = min(self._prefill_cap, budget, self.window - request.computed)
         if limit is not None:
-            room = limit.take(request.computed, min(known, room))
+            room = limit.take(request.computed, min(known, room), request.timeline.arrived_s)
         del request.tail[max(0, room - known) :]
         return min(known + len(request.tail), room)
 

@@ -79,6 +79,22 @@ def test_a_long_prompt_slows_running_answers_down_by_the_stated_factor_and_no_mo
     assert set(chunks[:-1]) == {10}  # 18 ms alone, so 10.8 ms for the prompt
 
 
+def test_prompts_that_came_before_the_answers_began_are_not_cut() -> None:
+    """A burst: the first requests answer while the others, which arrived with them, still wait for their prompts."""
+    config = SchedulerConfig(token_budget=40, max_slowdown=1.01, min_chunk=1)
+    core = core_of(config, 60, 4, cost_model=linear_cost_model())
+    first = core.submit([0] * 30, 40)
+    burst = core.submit([1] * 30, 40)
+    core.pass_time(1.0)
+    core.step()
+    core.live[first].request.timeline.first_token_s = core.now
+    core.pass_time(1.0)
+    late = core.submit([2] * 30, 40)
+    plan = core.step()
+    assert plan is not None
+    assert {row.request_id: row.n for row in plan.rows} == {first: 1, burst: 20, late: 1}
+
+
 def test_a_prompt_advances_by_its_least_chunk_however_much_that_costs() -> None:
     config = SchedulerConfig(token_budget=64, max_slowdown=1.001, min_chunk=5)
     core = core_of(config, 60, 4, cost_model=linear_cost_model())
