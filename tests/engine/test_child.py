@@ -52,6 +52,11 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Non
     return become
 
 
+def children() -> set[str]:
+    """Processes that this one started and has not waited for, zombies among them."""
+    return set(Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text(encoding="ascii").split())
+
+
 class Watched:
     """A transport, what its listener heard, and what was open before it."""
 
@@ -59,7 +64,7 @@ class Watched:
         self.transport = ProcessTransport(PairConfig({"m": EngineConfig(Path("/nowhere"))}), patience)
         self.deaths: list[Death] = []
         self.listener = Listener(self._ignore, self.deaths.append)
-        self._open_before = open_files()
+        self._open_before, self._children_before = open_files(), children()
 
     def _ignore(self, events: Sequence[Event]) -> None:
         """Nothing is asked here."""
@@ -76,8 +81,7 @@ class Watched:
         """No process, not even a zombie, and no open file."""
         assert self.transport.pid is None
         assert self.transport.silent_s is None
-        with pytest.raises(ChildProcessError):
-            os.waitpid(-1, os.WNOHANG)
+        assert children() == self._children_before
         assert open_files() == self._open_before
 
 
@@ -149,7 +153,7 @@ async def test_before_it_is_killed_a_hanging_child_is_asked_where_it_hangs(fake:
         ("os.kill(os.getpid(), 40)", "signal 40"),
         ("os.abort()", "SIGABRT"),
         ("sys.exit(3)", "exit code 3"),
-        ("parent.sendall(b'nonsense' * 99); time.sleep(600)", "protocol"),
+        ("time.sleep(0.3); parent.sendall(b'nonsense' * 99); time.sleep(600)", "protocol"),  # after Ready was read
         ("parent.close(); time.sleep(600)", "SIGKILL"),
     ],
 )

@@ -25,7 +25,7 @@ from grammars import Choice, Constraint
 from tests.engine.checkpoints import build_checkpoint
 from tests.engine.harness import MODEL, build_core, engine_config, instance_of, is_idle
 
-MAX_WAITING, MAX_WAITING_TOKENS = 3, 90
+MAX_WAITING, MAX_WAITING_TOKENS = 2, 60
 CONSTRAINTS: list[Constraint | None] = [None, Choice(("hello world", "hello there"))]
 WHICH = st.integers(0, 30)
 
