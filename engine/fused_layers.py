@@ -10,7 +10,7 @@ from engine.models.decoder import Attend, Decoder
 from engine.models.layers import DecoderLayer, GatedMlp, Projection
 from engine.quantization import Int4Linear, NativeLinear, W8A8Linear
 from kernels.native.kernels import NativeAttention, library_for
-from kernels.native.library import NativeLibrary
+from kernels.native.library import MAX_HEAD_DIM, NativeLibrary
 from kernels.native.structures import AttentionShape, DecoderLayerWeights, ProjectionWeights, StepGroup
 
 __all__ = ["FUSED_TOKENS", "FusedLayers"]
@@ -63,6 +63,8 @@ class FusedLayers:
 
 def _describe(config: ModelConfig, layer: DecoderLayer, index: int, cache: KVCache) -> DecoderLayerWeights | None:
     has_post_norms = layer.attention_post_norm is not None or layer.mlp_post_norm is not None
+    if config.head_dim > MAX_HEAD_DIM:
+        return None
     if not isinstance(layer.mlp, GatedMlp) or layer.mlp.activation != "silu" or has_post_norms:
         return None
     projections = [

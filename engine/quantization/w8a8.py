@@ -52,8 +52,9 @@ class W8A8Linear:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of weights, scales and bias."""
-        return self.weight.nbytes + self.scale.nbytes + (0 if self.bias is None else self.bias.nbytes)
+        """Bytes of weights, scales, sums and bias."""
+        bias = 0 if self.bias is None else self.bias.nbytes
+        return self.weight.nbytes + self.scale.nbytes + self.weight_sum.nbytes + bias
 
     def describe(self) -> ProjectionWeights | None:
         """The weights, for the C kernels; None where torch computes."""

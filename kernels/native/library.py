@@ -9,7 +9,10 @@ import torch
 
 from kernels.native.structures import AttentionShape, DecoderLayerWeights, StepGroup, StepRow
 
-__all__ = ["NativeLibrary"]
+__all__ = ["MAX_HEAD_DIM", "NativeLibrary"]
+
+MAX_HEAD_DIM = 1024
+"""As in source/layer.c: a head that is normed lies on the stack."""
 
 _POINTER, _INT, _SIZE, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t, ctypes.c_float
 _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
@@ -195,8 +198,10 @@ class NativeLibrary:
         k_norm: torch.Tensor | None,
         eps: float,
     ) -> torch.Tensor:
-        """See reference.rope_and_cache."""
+        """See reference.rope_and_cache. Raises ValueError for a head that the kernel has no room for."""
         n, n_rows, head_dim = qkv.shape
+        if head_dim > MAX_HEAD_DIM:
+            raise ValueError(f"head_dim is {head_dim}: the C kernels have room for {MAX_HEAD_DIM}")
         n_kv_heads, block_size = pages.shape[2], pages.shape[3]
         n_heads = n_rows - 2 * n_kv_heads
         q = qkv.new_empty(n, n_heads, head_dim)

@@ -172,3 +172,10 @@ def test_norms_and_gates_equal_their_definition(n: int, width: int, dtype: torch
     for name in ("silu_and_mul", "gelu_tanh_and_mul"):
         fast, plain = getattr(library, name)(gate_up), getattr(reference, name)(gate_up)
         torch.testing.assert_close(fast, plain, **tolerance(dtype))
+
+
+def test_a_head_that_the_kernel_has_no_room_for_is_refused() -> None:
+    qkv, table = torch.zeros(1, 3, 1026), torch.zeros(1, 1026)
+    pages, slots = torch.zeros(1, 2, 1, 4, 1026), torch.zeros(1, dtype=torch.int64)
+    with pytest.raises(ValueError, match="head_dim is 1026"):
+        native(torch.float32).rope_and_cache(qkv, table, table, pages, slots, None, None, 1e-6)
