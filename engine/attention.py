@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import torch
 
 from engine.config import ModelConfig
-from engine.kv_groups import kv_groups, layers_per_page
+from engine.kv_groups import KVGroup, kv_groups, layers_per_page
 from engine.models.layers import DecoderLayer
 from engine.step_batch import StepBatch
-from kernels import Kernels
+from kernels import AttentionSpec, Kernels
 
 
 class KVCache:
@@ -60,6 +60,18 @@ class KVCache:
             pages[list(targets)] = pages[list(sources)]
 
 
+def attention_spec(config: ModelConfig, group: KVGroup) -> AttentionSpec:
+    """Attention in the layers of a KV group."""
+    return AttentionSpec(
+        config.n_heads,
+        config.n_kv_heads,
+        config.head_dim,
+        config.attention_scale,
+        config.attention_softcap,
+        group.window,
+    )
+
+
 class StepAttention:
     """What the decoder calls in every layer of one step: cache K and V of the step's tokens, attend to all before
     them. slots, attention: by KV group, where the tokens go and the attention of the step."""
@@ -68,10 +80,8 @@ class StepAttention:
         self._cache, self._kernels, self._eps = cache, kernels, config.norm_eps
         self.slots = [kernels.prepare_slots(slots, cache.n_kv_heads, cache.block_size) for slots in batch.slots]
         self.attention = [
-            kernels.prepare_attention(
-                ragged, cache.n_kv_heads, config.attention_scale, slots.device, config.attention_softcap
-            )
-            for ragged, slots in zip(batch.ragged, batch.slots, strict=True)
+            kernels.prepare_attention(ragged, attention_spec(config, group), slots.device)
+            for ragged, slots, group in zip(batch.ragged, batch.slots, cache.groups, strict=True)
         ]
 
     def __call__(
@@ -81,4 +91,4 @@ class StepAttention:
         group, pages = self._cache.group_of[layer_index], self._cache.layers[layer_index]
         slots = self.slots[group]
         q = self._kernels.rope_and_cache(qkv, cos, sin, pages, slots, layer.q_norm, layer.k_norm, self._eps)
-        return self.attention[group](q, pages, layer.window)
+        return self.attention[group](q, pages)

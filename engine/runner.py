@@ -85,12 +85,9 @@ class ModelRunner:
             return RunnerOutput(torch.empty(0, self.config.vocab_size))
         batch = StepBatch.from_plan(plan, self.block_size, len(self.groups), self._device)
         attend = StepAttention(self._cache, batch, self.config, self._kernels)
-        tokens = batch.tokens
-        if drawn is not None:
-            tokens = torch.where(tokens < 0, drawn[(-1 - tokens).clamp(min=0)], tokens)
-        run_layers = self._fused if len(tokens) <= FUSED_TOKENS else None
+        run_layers = self._fused if len(batch.tokens) <= FUSED_TOKENS else None
         hidden, states = self.model.forward(
-            tokens, batch.positions, attend, self._kernels, self.state_layers, run_layers
+            batch.tokens, batch.positions, attend, self._kernels, self.state_layers, run_layers, drawn
         )
         pooled = self._pool(batch, states) if self.state_layers else {}
         if not len(batch.logits_from):

@@ -9,10 +9,10 @@ import torch
 
 from kernels import cpu, invariant, reference
 from kernels.batch import RaggedBatch
-from kernels.kernel_set import Kernels
+from kernels.kernel_set import AttentionSpec, Kernels
 from kernels.native import kernels as native
 
-__all__ = ["Kernels", "RaggedBatch", "kernels_for"]
+__all__ = ["AttentionSpec", "Kernels", "RaggedBatch", "kernels_for"]
 
 
 def kernels_for(device: torch.device, dtype: torch.dtype = torch.float32, *, is_invariant: bool = False) -> Kernels:
@@ -26,11 +26,15 @@ def kernels_for(device: torch.device, dtype: torch.dtype = torch.float32, *, is_
         if library is not None:
             return native.build(library)
         return Kernels(
+            embed=reference.embed,
+            rotary_tables=reference.rotary_tables,
             rms_norm=cpu.rms_norm,
             add_rms_norm=cpu.add_rms_norm,
             silu_and_mul=reference.silu_and_mul,
             gelu_tanh_and_mul=reference.gelu_tanh_and_mul,
             rope_and_cache=cpu.rope_and_cache,
+            add_page_sums=cpu.add_page_sums,
+            carry_page_sums=reference.carry_page_sums,
             sample=cpu.sample,
             accept_chain=reference.accept_chain,
             prepare_slots=cpu.write_index,

@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 
 from kernels.batch import RaggedBatch
+from kernels.kernel_set import AttentionSpec
 
 LOG2_E = 1.4426950408889634
 
@@ -117,17 +118,16 @@ class PagedAttention:
     """Attention of one step for all its layers, with the signature of cpu.PagedAttention."""
 
     def __init__(
-        self, batch: RaggedBatch, n_kv_heads: int, scale: float, device: torch.device, softcap: float | None = None,
-        *, split_keys: int = 512, block_n: int = 32,
+        self, batch: RaggedBatch, spec: AttentionSpec, device: torch.device, *, split_keys: int = 512, block_n: int = 32
     ) -> None:  # fmt: skip
         """split_keys: length of a split in keys, a multiple of block_n. block_n: keys per tl.dot."""
-        self._batch, self._n_kv_heads, self._scale, self._device = batch, n_kv_heads, scale, device
-        self._softcap, self._split_keys, self._block_n = softcap, split_keys, block_n
+        self._batch, self._n_kv_heads, self._scale, self._device = batch, spec.n_kv_heads, spec.scale, device
+        self._softcap, self._split_keys, self._block_n, self._window = spec.softcap, split_keys, block_n, spec.window
         self._starts, self._tables = batch.query_starts(device), batch.padded_tables(device)
         self._contexts = torch.tensor(batch.context_lens, dtype=torch.int32, device=device)
         self._blocks: tuple[int, torch.Tensor, torch.Tensor] | None = None
 
-    def __call__(self, q: torch.Tensor, pages: torch.Tensor, window: int | None) -> torch.Tensor:
+    def __call__(self, q: torch.Tensor, pages: torch.Tensor, sinks: torch.Tensor | None = None) -> torch.Tensor:  # noqa: ARG002
         """See reference.paged_attention."""
         n_tokens, n_heads, head_dim = q.shape
         group = n_heads // self._n_kv_heads
@@ -147,7 +147,7 @@ class PagedAttention:
             q.contiguous(), pages, out, lse, self._tables, self._starts, self._contexts, rows, queries,
             self._scale * LOG2_E, self._tables.stride(0), pages.stride(0), n_tokens,
             GROUP=group, KV_HEADS=self._n_kv_heads, HEAD_DIM=head_dim, BLOCK_D=block_d, PAGE=pages.shape[3],
-            BLOCK_Q=block_q, BLOCK_M=block_m, BLOCK_N=self._block_n, WINDOW=window or 0,
+            BLOCK_Q=block_q, BLOCK_M=block_m, BLOCK_N=self._block_n, WINDOW=self._window or 0,
             SPLIT=self._split_keys if is_split else 0, SOFTCAP=self._softcap or 0.0,
         )  # fmt: skip
         if not is_split:

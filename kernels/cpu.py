@@ -11,6 +11,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from kernels.batch import RaggedBatch
+from kernels.kernel_set import AttentionSpec
 from kernels.noise import gumbel
 from kernels.reference import rotate, unpack_mask
 
@@ -74,6 +75,15 @@ def write_index(slots: torch.Tensor, n_kv_heads: int, block_size: int) -> torch.
     return (first[:, None] + heads).flatten()
 
 
+def add_page_sums(sums: torch.Tensor, states: torch.Tensor, segments: torch.Tensor) -> None:
+    """See reference.add_page_sums; index_add_ adds in the order of the rows on a CPU."""
+    pages, _, counts, begins = segments.unbind(1)
+    sums[pages[(begins > 0) & (counts > 0)]] = 0.0
+    # Segments lie side by side in the flat batch, so each token's page is that of the segment it falls into.
+    order = segments[:, 1].argsort(stable=True)
+    sums.index_add_(0, pages[order].repeat_interleave(counts[order]), states.float())
+
+
 def sample(
     logits: torch.Tensor,
     words: torch.Tensor | None,
@@ -116,6 +126,20 @@ def _sample_dense(logits: torch.Tensor, temperatures: torch.Tensor, keys: torch.
     return tokens
 
 
+def check_plain(batch: RaggedBatch, spec: AttentionSpec, device: torch.device) -> None:
+    """Raise ValueError for what only the Triton kernels attend to: trees, ALiBi, a GPU."""
+    if device.type != "cpu":
+        raise ValueError(f"device is {device}: these kernels compute on a CPU")
+    if batch.trees or spec.alibi is not None:
+        raise ValueError("the batch has draft trees or ALiBi slopes: the kernels of a CPU attend to neither")
+
+
+def check_sinks(sinks: torch.Tensor | None) -> None:
+    """Raise ValueError where there are any."""
+    if sinks is not None:
+        raise ValueError("sinks are given: the kernels of a CPU do not attend to them")
+
+
 @dataclass(frozen=True, slots=True)
 class _Group:
     """Consecutive rows with the same number of queries, attended to in one call.
@@ -141,19 +165,16 @@ class PagedAttention:
     Rows are grouped in the order of the batch, so sort rows by queries and context to get few groups.
     """
 
-    def __init__(
-        self, batch: RaggedBatch, n_kv_heads: int, scale: float, device: torch.device, softcap: float | None = None
-    ) -> None:
-        self._batch, self._n_kv_heads, self._scale, self._device = batch, n_kv_heads, scale, device
-        self._softcap = softcap
-        self._groups: dict[int | None, list[_Group]] = {}
+    def __init__(self, batch: RaggedBatch, spec: AttentionSpec, device: torch.device) -> None:
+        """Raises ValueError for trees, ALiBi and a device that is no CPU."""
+        check_plain(batch, spec, device)
+        self._batch, self._n_kv_heads, self._scale, self._softcap = batch, spec.n_kv_heads, spec.scale, spec.softcap
+        self._groups = self._plan(spec.window)
 
-    def __call__(self, q: torch.Tensor, pages: torch.Tensor, window: int | None) -> torch.Tensor:
-        """See reference.paged_attention."""
-        groups = self._groups.get(window)
-        if groups is None:
-            groups = self._groups[window] = self._plan(window)
-        outputs = [self._attend(group, q, pages) for group in groups]
+    def __call__(self, q: torch.Tensor, pages: torch.Tensor, sinks: torch.Tensor | None = None) -> torch.Tensor:
+        """See reference.paged_attention. Raises ValueError for sinks."""
+        check_sinks(sinks)
+        outputs = [self._attend(group, q, pages) for group in self._groups]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     def _attend(self, group: _Group, q: torch.Tensor, pages: torch.Tensor) -> torch.Tensor:

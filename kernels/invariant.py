@@ -3,6 +3,8 @@
 import torch
 
 from kernels.batch import RaggedBatch
+from kernels.cpu import check_plain, check_sinks
+from kernels.kernel_set import AttentionSpec
 
 __all__ = ["InvariantAttention"]
 
@@ -13,29 +15,25 @@ class InvariantAttention:
     where the C kernels cannot be had.
     """
 
-    def __init__(
-        self,
-        batch: RaggedBatch,
-        n_kv_heads: int,
-        scale: float,
-        device: torch.device,  # noqa: ARG002 - the signature of kernel_set.Kernels.prepare_attention
-        softcap: float | None = None,
-    ) -> None:
-        self._batch, self._n_kv_heads, self._scale, self._softcap = batch, n_kv_heads, scale, softcap
+    def __init__(self, batch: RaggedBatch, spec: AttentionSpec, device: torch.device) -> None:
+        """Raises ValueError for trees, ALiBi and a device that is no CPU."""
+        check_plain(batch, spec, device)
+        self._batch, self._n_kv_heads, self._scale, self._softcap = batch, spec.n_kv_heads, spec.scale, spec.softcap
+        self._window = spec.window
 
-    def __call__(self, q: torch.Tensor, pages: torch.Tensor, window: int | None) -> torch.Tensor:
-        """See reference.paged_attention."""
+    def __call__(self, q: torch.Tensor, pages: torch.Tensor, sinks: torch.Tensor | None = None) -> torch.Tensor:
+        """See reference.paged_attention. Raises ValueError for sinks."""
+        check_sinks(sinks)
         out, token = torch.empty_like(q), 0
         for row, (n, context) in enumerate(zip(self._batch.query_lens, self._batch.context_lens, strict=True)):
             for position in range(context - n, context):
-                out[token] = self._attend(q[token], pages, row, position, window)
+                out[token] = self._attend(q[token], pages, row, position)
                 token += 1
         return out
 
-    def _attend(
-        self, q: torch.Tensor, pages: torch.Tensor, row: int, position: int, window: int | None
-    ) -> torch.Tensor:
+    def _attend(self, q: torch.Tensor, pages: torch.Tensor, row: int, position: int) -> torch.Tensor:
         """One query [heads, d] over the keys that it sees."""
+        window = self._window
         block_size = self._batch.block_size
         first = 0 if window is None else max(0, position - window + 1)
         table = list(self._batch.block_tables[row][first // block_size : position // block_size + 1])

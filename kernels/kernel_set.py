@@ -8,12 +8,40 @@ import torch
 
 from kernels.batch import RaggedBatch
 
+__all__ = ["AttentionSpec", "AttentionStep", "Kernels", "PrepareAttention"]
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionSpec:
+    """What attention is for all layers of a KV group.
+
+    Query head h reads KV head h // (n_heads / n_kv_heads). scale: what scores are multiplied by. softcap c: a score s
+    becomes c tanh(s / c) (Gemma 2). window: a query at position i sees keys i - window + 1 … i (None: all up to i).
+    alibi: by head, what a score loses for each position that its key lies back (ALiBi; Press et al., 2021), or None.
+    """
+
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    scale: float
+    softcap: float | None = None
+    window: int | None = None
+    alibi: tuple[float, ...] | None = None
+
 
 class AttentionStep(Protocol):
     """Attention of one step, prepared from its batch; called once per layer. See reference.paged_attention."""
 
-    def __call__(self, q: torch.Tensor, pages: torch.Tensor, window: int | None) -> torch.Tensor:
-        """q [n, heads, d], pages of one layer, to [n, heads, d]."""
+    def __call__(self, q: torch.Tensor, pages: torch.Tensor, sinks: torch.Tensor | None = None) -> torch.Tensor:
+        """q [n, heads, d], pages of one layer, sinks float32 [heads] or None, to [n, heads, d]."""
+        ...
+
+
+class PrepareAttention(Protocol):
+    """From the batch of a step to its attention."""
+
+    def __call__(self, batch: RaggedBatch, spec: AttentionSpec, device: torch.device) -> AttentionStep:
+        """Raises ValueError for what the device's kernels do not compute."""
         ...
 
 
@@ -22,10 +50,11 @@ class Kernels:
     """The kernels of one device; every field but the last two has the signature of its namesake in `reference`.
 
     prepare_slots: slots int64 [n] (page * block_size + offset), kv_heads, block_size, to what rope_and_cache takes as
-    slots. prepare_attention: batch, kv_heads, scale, device, soft cap of the scores or None, to the attention of that
-    step.
+    slots.
     """
 
+    embed: Callable[[torch.Tensor, torch.Tensor | None, torch.Tensor, float | None], torch.Tensor]
+    rotary_tables: Callable[[torch.Tensor, torch.Tensor, float], tuple[torch.Tensor, torch.Tensor]]
     rms_norm: Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
     add_rms_norm: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], tuple[torch.Tensor, torch.Tensor]]
     silu_and_mul: Callable[[torch.Tensor], torch.Tensor]
@@ -43,7 +72,9 @@ class Kernels:
         ],
         torch.Tensor,
     ]
+    add_page_sums: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
+    carry_page_sums: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
     sample: Callable[[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
     accept_chain: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
     prepare_slots: Callable[[torch.Tensor, int, int], torch.Tensor]
-    prepare_attention: Callable[[RaggedBatch, int, float, torch.device, float | None], AttentionStep]
+    prepare_attention: PrepareAttention

@@ -1,13 +1,28 @@
 """The definition of every kernel, in plain torch on any device. Nothing serves with these; tests hold the fast forms to
 them.
 
-Pages of one layer are one tensor [page, 2, kv_head, token, head_dim]; index 0 of the second axis is K, 1 is V.
+Pages of one layer are one tensor [page, 2, kv_head, token, head_dim]; index 0 of the second axis is K, 1 is V. Pages of
+int8 or float8 have a few rows more behind the tokens, which hold their scales (quantized_pages).
 """
 
 import torch
 
 from kernels.batch import RaggedBatch
+from kernels.kernel_set import AttentionSpec
 from kernels.noise import gumbel
+from kernels.quantized_pages import FORMATS, block_size_of, dequantize, quantize, scales_of
+
+
+def embed(tokens: torch.Tensor, drawn: torch.Tensor | None, table: torch.Tensor, scale: float | None) -> torch.Tensor:
+    """The embeddings of tokens int64 [n], times scale where there is one: [n, d] of table [vocab, d].
+
+    A token below 0 is not known to the host yet: -1 - i is the i-th of drawn, int64 [m], which are on the device.
+    """
+    if drawn is not None:
+        tokens = torch.where(tokens < 0, drawn[(-1 - tokens).clamp(min=0)], tokens)
+    embedded = torch.nn.functional.embedding(tokens, table)
+    # Rounded to the weights' dtype first, as these models were trained.
+    return embedded if scale is None else embedded * torch.tensor(scale, dtype=table.dtype).item()
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -68,52 +83,105 @@ def rope_and_cache(
 
     qkv: [n, heads + 2 kv_heads, d]; slots: int64 [n], page * block_size + offset of each token, -1 writes nothing.
     """
-    n_kv_heads, block_size = pages.shape[2], pages.shape[3]
+    n_kv_heads, block_size = pages.shape[2], block_size_of(pages)
     q, k, v = qkv.tensor_split((qkv.shape[1] - 2 * n_kv_heads, qkv.shape[1] - n_kv_heads), dim=1)
     q = rotate(q if q_norm is None else rms_norm(q, q_norm, eps), cos, sin)
     k = rotate(k if k_norm is None else rms_norm(k, k_norm, eps), cos, sin)
     for token, slot in enumerate(slots.tolist()):
         if slot >= 0:
             page, offset = divmod(slot, block_size)
-            pages[page, 0, :, offset] = k[token]
-            pages[page, 1, :, offset] = v[token]
+            kv = torch.stack((k[token], v[token]))
+            if pages.dtype in FORMATS:
+                kv, scales = quantize(kv, pages.dtype)
+                scales_of(pages, block_size)[page, :, :, offset] = scales
+            pages[page, :, :, offset] = kv
     return q
+
+
+def add_page_sums(sums: torch.Tensor, states: torch.Tensor, segments: torch.Tensor) -> None:
+    """Add states to the sums of the pages that their tokens are in, token by token, so that sums do not depend on how a
+    prompt was cut.
+
+    sums: float32 [pages, d]. states: [n, d], any float dtype. segments: int32 [s, 4], page, its first token in the
+    flat batch, number of tokens, and whether the page begins here, from 0. No page is in two segments. A segment of no
+    tokens is skipped.
+    """
+    for page, first, count, begins in segments.tolist():
+        if count and begins:
+            sums[page] = 0.0
+        for token in range(first, first + count):
+            sums[page] += states[token].float()
+
+
+def carry_page_sums(before: torch.Tensor, sums: torch.Tensor, links: torch.Tensor) -> None:
+    """Note for pages what all pages before them hold: before[page] = before[previous] + sums[previous], one link after
+    the other.
+
+    before, sums: float32 [pages, d]. links: int32 [l, 2], page and the previous one; -1 as the previous one says that
+    the page is a request's first, and as the page, that there is no link.
+    """
+    for page, previous in links.tolist():
+        if page >= 0:
+            before[page] = 0.0 if previous < 0 else before[previous] + sums[previous]
 
 
 def paged_attention(
     q: torch.Tensor,
     pages: torch.Tensor,
     batch: RaggedBatch,
-    scale: float,
-    window: int | None,
-    softcap: float | None = None,
+    spec: AttentionSpec,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Causal attention of every row over its own pages, softmax in float32: q [n, heads, d] to [n, heads, d].
 
     A query at position i sees keys i - window + 1 … i (all up to i without a window). Query head h reads KV head
     h // (heads / kv_heads): grouped-query attention (Ainslie et al., 2023). With a soft cap c, a score s becomes
-    c tanh(s / c) before anything is hidden (Gemma 2; Gemma Team, 2024).
+    c tanh(s / c) before anything is hidden (Gemma 2; Gemma Team, 2024). ALiBi then takes slope * (i - j) off the score
+    of the key at position j (Press et al., 2021). sinks, float32 [heads]: a score that takes part in the softmax and
+    has no value (StreamingLLM's sink as a learned number, as in gpt-oss; OpenAI, 2025). A node of a draft tree sees
+    all keys before the tree, and of the tree what its word says (see RaggedBatch); windows and ALiBi go by its
+    position. Pages may be quantised (quantized_pages).
     """
     out = torch.empty_like(q)
     group = q.shape[1] // pages.shape[2]
     first = 0
     for row, (n, context) in enumerate(zip(batch.query_lens, batch.context_lens, strict=True)):
         table = list(batch.block_tables[row][: batch.n_pages(row)])
-        # [page, 2, kv_head, token, d] -> [2, kv_head, page * token, d] -> the keys of this row, one copy per query head
-        keys, values = pages[table].permute(1, 2, 0, 3, 4).flatten(2, 3)[:, :, :context].float()
+        # [page, 2, kv_head, page * token, d] -> [2, kv_head, page * token, d] -> keys of the row, a copy per query head
+        gathered = dequantize(pages[table], batch.block_size)
+        keys, values = gathered.permute(1, 2, 0, 3, 4).flatten(2, 3)[:, :, :context].float()
         keys, values = keys.repeat_interleave(group, 0), values.repeat_interleave(group, 0)
-        scores = torch.einsum("nhd,hkd->hnk", q[first : first + n].float(), keys) * scale
-        if softcap is not None:
-            scores = softcap * torch.tanh(scores / softcap)
-        query_at = torch.arange(context - n, context, device=q.device)[:, None]
-        key_at = torch.arange(context, device=q.device)
-        is_hidden = key_at > query_at
-        if window is not None:
-            is_hidden |= key_at <= query_at - window
-        weights = scores.masked_fill(is_hidden, float("-inf")).softmax(-1)
+        scores = torch.einsum("nhd,hkd->hnk", q[first : first + n].float(), keys) * spec.scale
+        if spec.softcap is not None:
+            scores = spec.softcap * torch.tanh(scores / spec.softcap)
+        position_at, is_hidden = _positions_and_hidden(n, context, batch.trees[row] if batch.trees else (), q.device)
+        distance = position_at[context - n :, None] - position_at
+        if spec.alibi is not None:
+            scores = scores - torch.tensor(spec.alibi, device=q.device)[:, None, None] * distance
+        if spec.window is not None:
+            is_hidden = is_hidden | (distance >= spec.window)
+        scores = scores.masked_fill(is_hidden, float("-inf"))
+        if sinks is not None:
+            scores = torch.cat((scores, sinks[:, None, None].expand(-1, n, 1)), -1)
+        weights = scores.softmax(-1)[..., :context]
         out[first : first + n] = torch.einsum("hnk,hkd->nhd", weights, values).to(q.dtype)
         first += n
     return out
+
+
+def _positions_and_hidden(
+    n: int, context: int, tree: tuple[int, ...], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The position of each key, int64 [context], and which keys the last n of them, as queries, do not see: bool
+    [n, context]. The last keys may be nodes of a tree."""
+    position_at = torch.arange(context, device=device)
+    is_hidden = position_at > position_at[context - n :, None]
+    root = context - len(tree)
+    for node, word in enumerate(tree):
+        position_at[root + node] = root + (word & (1 << 64) - 1).bit_count() - 1
+        for other in range(len(tree)):
+            is_hidden[n - len(tree) + node, root + other] = not word >> other & 1
+    return position_at, is_hidden
 
 
 def unpack_mask(words: torch.Tensor, n_tokens: int) -> torch.Tensor:

@@ -13,7 +13,6 @@ from engine.models.experts import Experts
 from engine.models.layers import DecoderLayer, GatedMlp, Linear, Mlp, Projection
 from engine.models.rope import rope_frequencies
 from kernels import Kernels
-from kernels.reference import rotary_tables
 
 
 class Attend(Protocol):
@@ -107,19 +106,18 @@ class Decoder:
         kernels: Kernels,
         state_layers: tuple[int, ...] = (),
         run_layers: RunLayers | None = None,
+        drawn: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Hidden states of a flat batch, before the final norm, and those after each of `state_layers` (ascending).
 
         tokens, positions: int64 [n]; returns [n, hidden] and as many [n, hidden] as state_layers. run_layers: computes
-        all layers instead of the loop here, to the same bits.
+        all layers instead of the loop here, to the same bits. drawn: int64 [m], what tokens below 0 refer to (see
+        reference.embed).
         """
         config, states = self.config, list[torch.Tensor]()
-        tables = [rotary_tables(positions, inv_freq, factor) for inv_freq, factor in self.ropes]
+        tables = [kernels.rotary_tables(positions, inv_freq, factor) for inv_freq, factor in self.ropes]
         eps = config.norm_eps
-        residual = torch.nn.functional.embedding(tokens, self.embedding)
-        if config.embedding_scale is not None:
-            # Rounded to the weights' dtype first, as these models were trained.
-            residual = residual * torch.tensor(config.embedding_scale, dtype=self.dtype).item()
+        residual = kernels.embed(tokens, drawn, self.embedding, config.embedding_scale)
         if run_layers is not None:
             return run_layers(residual, tables, attend, state_layers)
         normed = kernels.rms_norm(residual, self.layers[0].input_norm, eps)

@@ -6,7 +6,7 @@ import torch
 
 from kernels import cpu, reference
 from kernels.batch import RaggedBatch
-from kernels.kernel_set import Kernels
+from kernels.kernel_set import AttentionSpec, Kernels
 from kernels.native.build import find_library
 from kernels.native.library import NativeLibrary
 from kernels.native.structures import AttentionShape, StepRow
@@ -24,11 +24,15 @@ def library_for(dtype: torch.dtype) -> NativeLibrary | None:
 def build(library: NativeLibrary) -> Kernels:
     """The kernels of a CPU. All of them give a row the same bits in any batch."""
     return Kernels(
+        embed=reference.embed,
+        rotary_tables=reference.rotary_tables,
         rms_norm=library.rms_norm,
         add_rms_norm=library.add_rms_norm,
         silu_and_mul=library.silu_and_mul,
         gelu_tanh_and_mul=library.gelu_tanh_and_mul,
         rope_and_cache=library.rope_and_cache,
+        add_page_sums=cpu.add_page_sums,
+        carry_page_sums=reference.carry_page_sums,
         sample=cpu.sample,
         accept_chain=reference.accept_chain,
         prepare_slots=_keep_slots,
@@ -49,13 +53,21 @@ class NativeAttention:
         self,
         library: NativeLibrary,
         batch: RaggedBatch,
-        n_kv_heads: int,
-        scale: float,
-        device: torch.device,  # noqa: ARG002 - the signature of kernel_set.Kernels.prepare_attention
-        softcap: float | None = None,
+        spec: AttentionSpec,
+        device: torch.device,
     ) -> None:
-        self._library, self._n_kv_heads, self._scale, self._softcap = library, n_kv_heads, scale, softcap
-        self._block_size, n_rows = batch.block_size, len(batch.query_lens)
+        """Raises ValueError for trees, ALiBi and a device that is no CPU."""
+        cpu.check_plain(batch, spec, device)
+        self._library, n_rows = library, len(batch.query_lens)
+        self._shape = AttentionShape(
+            spec.n_heads,
+            spec.n_kv_heads,
+            spec.head_dim,
+            batch.block_size,
+            spec.window or 0,
+            spec.scale,
+            spec.softcap or 0.0,
+        )
         tables = [page for row in range(n_rows) for page in batch.block_tables[row][: batch.n_pages(row)]]
         self._tables = torch.tensor(tables, dtype=torch.int32)
         self.rows, address, first = (StepRow * n_rows)(), self._tables.data_ptr(), 0
@@ -63,9 +75,7 @@ class NativeAttention:
             self.rows[row] = StepRow(first, n, context, address)
             first, address = first + n, address + self._tables.itemsize * batch.n_pages(row)
 
-    def __call__(self, q: torch.Tensor, pages: torch.Tensor, window: int | None) -> torch.Tensor:
-        """q [n, heads, d], pages of one layer, to [n, heads, d]."""
-        shape = AttentionShape(
-            q.shape[1], self._n_kv_heads, q.shape[2], self._block_size, window or 0, self._scale, self._softcap or 0.0
-        )
-        return self._library.paged_attention(q, pages, self.rows, shape)
+    def __call__(self, q: torch.Tensor, pages: torch.Tensor, sinks: torch.Tensor | None = None) -> torch.Tensor:
+        """q [n, heads, d], pages of one layer, to [n, heads, d]. Raises ValueError for sinks."""
+        cpu.check_sinks(sinks)
+        return self._library.paged_attention(q, pages, self.rows, self._shape)

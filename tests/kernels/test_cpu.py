@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import RaggedBatch, cpu, kernels_for, reference
+from kernels import AttentionSpec, RaggedBatch, cpu, kernels_for, reference
 from tests.kernels.samples import behind_windows, build_batch, normal, pack
 
 rows_of_batch = st.lists(
@@ -40,11 +40,12 @@ def test_paged_attention_equals_its_definition(
     pages = normal(n_pages, 2, n_kv_heads, block_size, 8).to(dtype)
     q = normal(batch.n_tokens, n_heads, 8, seed=1).to(dtype)
     seen = behind_windows(batch, window)
-    attention = cpu.PagedAttention(seen, n_kv_heads, 0.3, torch.device("cpu"), softcap)
-    expected = reference.paged_attention(q, pages, batch, 0.3, window, softcap)
+    spec = AttentionSpec(n_heads, n_kv_heads, 8, 0.3, softcap, window)
+    attention = cpu.PagedAttention(seen, spec, torch.device("cpu"))
+    expected = reference.paged_attention(q, pages, batch, spec)
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
     for _ in range(2):  # the second layer reuses what was prepared for the first
-        torch.testing.assert_close(attention(q, pages, window), expected, atol=tolerance, rtol=tolerance)
+        torch.testing.assert_close(attention(q, pages), expected, atol=tolerance, rtol=tolerance)
 
 
 def test_attention_is_the_softmax_weighted_mean_of_the_values_seen() -> None:
@@ -54,11 +55,15 @@ def test_attention_is_the_softmax_weighted_mean_of_the_values_seen() -> None:
     pages[0, 1, 0] = torch.tensor([[10.0, 0.0], [0.0, 20.0]])  # values
     q = torch.tensor([[[math.log(3.0), 0.0]]])
     batch = RaggedBatch((1,), (2,), ((0,),), 2)
-    torch.testing.assert_close(reference.paged_attention(q, pages, batch, 1.0, None), torch.tensor([[[7.5, 5.0]]]))
-    torch.testing.assert_close(reference.paged_attention(q, pages, batch, 1.0, 1), torch.tensor([[[0.0, 20.0]]]))
+
+    def attend(softcap: float | None = None, window: int | None = None) -> torch.Tensor:
+        return reference.paged_attention(q, pages, batch, AttentionSpec(1, 1, 2, 1.0, softcap, window))
+
+    torch.testing.assert_close(attend(), torch.tensor([[[7.5, 5.0]]]))
+    torch.testing.assert_close(attend(window=1), torch.tensor([[[0.0, 20.0]]]))
     capped = math.exp(0.5 * math.tanh(2 * math.log(3.0)))  # the first key weighs this under a cap of 0.5, the second 1
     expected = torch.tensor([[[10.0 * capped / (capped + 1), 20.0 / (capped + 1)]]])
-    torch.testing.assert_close(reference.paged_attention(q, pages, batch, 1.0, None, 0.5), expected)
+    torch.testing.assert_close(attend(0.5), expected)
 
 
 @given(n=st.integers(1, 9), is_normed=st.booleans(), dtype=st.sampled_from([torch.float32, torch.bfloat16]))

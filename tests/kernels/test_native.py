@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import RaggedBatch, reference
+from kernels import AttentionSpec, RaggedBatch, reference
 from kernels.native.build import BuildFailed, check_cpu, find_library
 from kernels.native.kernels import NativeAttention
 from kernels.native.library import NativeLibrary
@@ -100,9 +100,10 @@ def test_paged_attention_equals_its_definition(
     pages = normal(n_pages, 2, n_kv_heads, block_size, head_dim).to(dtype)
     q = normal(batch.n_tokens, n_heads, head_dim, seed=1).to(dtype)
     seen = behind_windows(batch, window)
-    attention = NativeAttention(native(dtype), seen, n_kv_heads, 0.3, CPU, softcap)
-    expected = reference.paged_attention(q, pages, batch, 0.3, window, softcap)
-    torch.testing.assert_close(attention(q, pages, window), expected, **tolerance(dtype))
+    spec = AttentionSpec(n_heads, n_kv_heads, q.shape[-1], 0.3, softcap, window)
+    attention = NativeAttention(native(dtype), seen, spec, CPU)
+    expected = reference.paged_attention(q, pages, batch, spec)
+    torch.testing.assert_close(attention(q, pages), expected, **tolerance(dtype))
 
 
 @settings(max_examples=40)
@@ -131,7 +132,8 @@ def test_a_query_attends_to_the_same_bits_in_any_chunk_batch_and_page_size(
             (1,) * before + (n,), (1,) * before + (context,), ((0,),) * before + (tuple(table.tolist()),), block_size
         )
         queries = torch.cat((torch.zeros(before, 6, head_dim, dtype=dtype), q[context - n :]))
-        return NativeAttention(native(dtype), batch, n_kv_heads, 0.3, CPU)(queries, pages, window)[before:]
+        spec = AttentionSpec(6, n_kv_heads, head_dim, 0.3, window=window)
+        return NativeAttention(native(dtype), batch, spec, CPU)(queries, pages)[before:]
 
     whole = attend(context, 16, 0)
     part = attend(alone, data.draw(st.sampled_from([1, 3, 8, 32])), data.draw(st.integers(0, 3)))

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from kernels import activation, attention, cache_write, norm, reference, sampling, verify
+from kernels import AttentionSpec, activation, attention, cache_write, norm, reference, sampling, verify
 from tests.kernels.samples import behind_windows, build_batch, normal, pack
 
 CPU = torch.device("cpu")
@@ -38,10 +38,11 @@ def test_paged_attention(
     pages = normal(n_pages, 2, n_kv_heads, block_size, 12).to(dtype)
     q = normal(batch.n_tokens, n_heads, 12, seed=1).to(dtype)
     seen = behind_windows(batch, window)
-    attend = attention.PagedAttention(seen, n_kv_heads, 0.3, CPU, softcap, split_keys=split, block_n=16)
+    spec = AttentionSpec(n_heads, n_kv_heads, 12, 0.3, softcap, window)
+    attend = attention.PagedAttention(seen, spec, CPU, split_keys=split, block_n=16)
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
-    expected = reference.paged_attention(q, pages, batch, 0.3, window, softcap)
-    torch.testing.assert_close(attend(q, pages, window), expected, atol=tolerance, rtol=tolerance)
+    expected = reference.paged_attention(q, pages, batch, spec)
+    torch.testing.assert_close(attend(q, pages), expected, atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.parametrize("is_normed", [False, True])

@@ -1,0 +1,29 @@
+"""One launch of a Triton kernel, described so that it can be compiled without being made."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Specimen"]
+
+
+@dataclass(frozen=True, slots=True)
+class Specimen:
+    """A kernel with the types and constants of a launch that the engine makes.
+
+    types: by argument, as "*bf16", "i32" or "fp32"; constants: by constexpr argument. Pointers, and the scalars in
+    `aligned`, are multiples of 16. stages: of the software pipeline (None: the compiler's default). stack_allowance:
+    bytes of local memory a thread may use, where that is known and meant. min_capability: as in sm_90, below which the
+    engine does not launch it. wants_tensor_cores: whether tensor-core instructions must appear.
+    """
+
+    name: str
+    kernel: Any
+    types: Mapping[str, str]
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    aligned: tuple[str, ...] = ()
+    warps: int = 4
+    stages: int | None = None
+    stack_allowance: int = 0
+    min_capability: int = 80
+    wants_tensor_cores: bool = False
