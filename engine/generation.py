@@ -9,7 +9,7 @@ from engine.constrain import GuardedMatcher
 from engine.detokenizer import IncrementalDecoder, StopMatch, StopMatcher
 from engine.messages import Delta, Finished
 from engine.request import FinishReason, Request, SamplingParams, TokenLogprob
-from engine.sampler import SamplingRow
+from engine.sampling_row import SamplingRow
 
 __all__ = ["Generation"]
 

@@ -5,193 +5,279 @@ batch.
     min_p -> draw
 
 The mask always wins: where bans would leave none of the tokens it allows, the bans give way.
+
+    host        prepare N                          read N
+    copies           arrays N ->                       <- tokens N
+    device      forward pass N ...........  draw N  forward pass N + 1 ...
+
+What the host knows of a step is on the device by the time the logits are, and what was drawn comes back while the next
+step is computed: nobody waits but `read`, for the tokens of its own step.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 
-from engine.logits import apply_bans, apply_bias, apply_masks, apply_penalties
+from engine.logit_edits import EditList
+from engine.mask_fold import fold_bans
 from engine.request import SamplingParams, TokenLogprob
-from kernels import kernels_for
-from kernels.noise import noise_key
+from engine.sampling_row import GREEDY_BELOW, SampledToken, SamplingRow
+from kernels import Kernels, kernels_for
+from kernels.noise import noise_keys
+from kernels.sampling_batch import LogitEdits, Sampled, SamplingBatch
+from kernels.shipment import Shipment, Shipments
+from kernels.staging import Field
 
-GREEDY_BELOW = 1e-5
-"""A smaller temperature is greedy: dividing by it would leave float32."""
-FIRST_CANDIDATES = 512
-"""top_p looks at so many of the best tokens before it sorts a whole vocabulary."""
+__all__ = ["Draws", "PreparedDraws", "Sampler", "sample"]
 
-
-@dataclass(frozen=True, slots=True)
-class SamplingRow:
-    """What decides one token beside its logits.
-
-    seed: any integer; position: index of the token in the sequence (tokens before it). n_output: tokens generated
-    before it. prompt_ids, output_ids: read only where penalties are set. end_ids: the model's end tokens. mask: packed
-    int32 [ceil(vocab / 32)] of a constraint, or None.
-    """
-
-    params: SamplingParams
-    seed: int
-    position: int
-    n_output: int
-    prompt_ids: Sequence[int] = ()
-    output_ids: Sequence[int] = ()
-    end_ids: tuple[int, ...] = ()
-    mask: torch.Tensor | None = None
-
-    @property
-    def is_greedy(self) -> bool:
-        """Whether the largest logit is taken."""
-        return self.params.temperature < GREEDY_BELOW
-
-    @property
-    def banned_ids(self) -> tuple[int, ...]:
-        """Tokens that may not come yet: end and stop tokens below min_tokens; end tokens under ignore_eos."""
-        if self.n_output < self.params.min_tokens:
-            return self.end_ids + self.params.stop_token_ids
-        return self.end_ids if self.params.ignore_eos else ()
+BYTES_PER_ROW = 128
+"""Of parameters, beside its mask."""
+HOTTEST = 1e30
+"""A larger temperature is the same as this one, and would leave float32."""
+DTYPES = {
+    "temperatures": torch.float32,
+    "keys": torch.int64,
+    "top_k": torch.int32,
+    "top_p": torch.float32,
+    "min_p": torch.float32,
+}
+EDIT_DTYPES = {
+    "rows": torch.int32,
+    "tokens": torch.int32,
+    "bias": torch.float32,
+    "repetition": torch.float32,
+    "subtract": torch.float32,
+}
 
 
-@dataclass(frozen=True, slots=True)
-class SampledToken:
-    """token_id is -1 where the mask allows nothing. is_only_choice: the mask allows exactly this token."""
+class Sampler:
+    """Draws the tokens of one model, step by step."""
 
-    token_id: int
-    logprob: TokenLogprob | None = None
-    is_only_choice: bool = False
+    def __init__(self, kernels: Kernels, vocab_size: int, device: torch.device, max_rows: int) -> None:
+        """max_rows: draws of most steps, all of which may have masks; more are possible, at the price of a wait."""
+        self.vocab_size, self.kernels = vocab_size, kernels
+        self._n_words, self._device = -(-vocab_size // 32), device
+        self._shipments = Shipments(device, max_rows * (BYTES_PER_ROW + 4 * self._n_words))
+        self._greedy: dict[int, SamplingBatch] = {}  # by number of rows, all of which take their largest logit
+
+    def prepare(self, rows: Sequence[SamplingRow]) -> "PreparedDraws":
+        """All that can be done before there are logits; on a GPU, what the device needs begins to be copied."""
+        drawn, masked, asking, edits = list[int](), list[int](), list[int](), EditList(self.vocab_size)
+        for i, row in enumerate(rows):
+            params = row.params
+            banned = row.banned_ids if row.mask is None else ()
+            if params.temperature >= GREEDY_BELOW:
+                drawn.append(i)
+            if row.mask is not None:
+                masked.append(i)
+            if params.logprobs is not None:
+                asking.append(i)
+            if banned or params.logit_bias or params.has_penalties:
+                edits.add(i, row, banned)
+        n, fields, n_edits = len(rows), dict[str, Field](), len(edits)
+        columns = self._columns(rows, drawn) if drawn else {}
+        for name in columns:
+            fields[name] = ((n,), DTYPES[name])
+        if masked:
+            fields["masks"], fields["mask_of"] = ((len(masked), self._n_words), torch.int32), ((n,), torch.int32)
+        if asking:
+            fields["logprobs_of"] = ((len(asking),), torch.int64)
+        if n_edits:
+            fields |= {name: ((n_edits,), dtype) for name, dtype in EDIT_DTYPES.items()}
+        batch, counts = self._all_greedy(n), dict[int, int]()
+        if not fields:
+            return PreparedDraws(self.kernels, rows, None, batch, masked, counts, asking)
+        shipment = self._shipments.begin(fields)
+        arrays = shipment.arrays
+        for name, values in columns.items():
+            arrays[name][:] = values
+        if masked:
+            counts = self._fill_masks(rows, masked, arrays)
+        if asking:
+            arrays["logprobs_of"][:] = asking
+        if n_edits:
+            edits.fill(arrays)
+        shipment.send()
+        n_top = min(max(rows[i].params.logprobs or 0 for i in asking), self.vocab_size) if asking else 0
+        batch = _batch(shipment.tensors, batch, n_top)
+        return PreparedDraws(self.kernels, rows, shipment, batch, masked, counts, asking)
+
+    def warm_up(self) -> None:
+        """Draw once with all that a row can ask for: on a GPU, kernels are compiled when they are first called."""
+        mask = torch.full((self._n_words,), -1, dtype=torch.int32)
+        plain = SamplingRow(SamplingParams(temperature=0.0), seed=0, position=0, n_output=0)
+        asking = SamplingParams(top_k=2, top_p=0.5, min_p=0.1, logit_bias={0: 1.0}, logprobs=1)
+        for row in (plain, SamplingRow(asking, seed=0, position=0, n_output=0, mask=mask)):
+            self.prepare([row]).draw(torch.zeros(1, self.vocab_size, device=self._device)).read()
+
+    def _all_greedy(self, n: int) -> SamplingBatch:
+        found = self._greedy.get(n)
+        if found is None:
+            with torch.inference_mode():
+                zeros = torch.zeros(n, device=self._device)
+                found = self._greedy[n] = SamplingBatch(zeros, zeros.long())
+        return found
+
+    def _columns(self, rows: Sequence[SamplingRow], drawn: Sequence[int]) -> dict[str, Any]:
+        """Temperatures, keys, and those of top_k, top_p and min_p that a row asks for: a value per row."""
+        n, vocab_size = len(rows), self.vocab_size
+        keys = noise_keys([rows[i].seed for i in drawn], [rows[i].position for i in drawn])
+        if len(drawn) < n:
+            all_keys = np.zeros(n, dtype=np.int64)
+            all_keys[drawn] = keys
+            keys = all_keys
+        temperatures = [0.0] * n
+        columns: dict[str, Any] = {"temperatures": temperatures, "keys": keys}
+        for i in drawn:
+            params = rows[i].params
+            temperatures[i] = min(params.temperature, HOTTEST)
+            if 0 < params.top_k < vocab_size:
+                columns.setdefault("top_k", [0] * n)[i] = params.top_k
+            if params.top_p < 1.0:
+                columns.setdefault("top_p", [1.0] * n)[i] = params.top_p
+            if params.min_p > 0.0:
+                columns.setdefault("min_p", [0.0] * n)[i] = params.min_p
+        return columns
+
+    def _fill_masks(
+        self, rows: Sequence[SamplingRow], masked: Sequence[int], arrays: dict[str, np.ndarray]
+    ) -> dict[int, int]:
+        """Write the masks of rows, without what is banned; returns by row how many tokens its mask allowed, where bans
+        changed it."""
+        masks, masks_of, counts = arrays["masks"], [-1] * len(rows), dict[int, int]()
+        for at, i in enumerate(masked):
+            row, target = rows[i], masks[at]
+            masks_of[i] = at
+            words = _words(row.mask)
+            n_words = min(len(words), self._n_words)
+            target[:n_words] = words[:n_words]
+            target[n_words:] = 0
+            if (banned := row.banned_ids) and (count := fold_bans(target, banned, self.vocab_size)) is not None:
+                counts[i] = count
+        arrays["mask_of"][:] = masks_of
+        return counts
 
 
-def check_token_ids(params: SamplingParams, vocab_size: int) -> None:
-    """Raise ValueError where params name a token that the model does not have: to be called at admission."""
-    for name, ids in (("logit_bias", params.logit_bias), ("stop_token_ids", params.stop_token_ids)):
-        unknown = [token for token in ids if not 0 <= token < vocab_size]
-        if unknown:
-            raise ValueError(f"{name} names token {unknown[0]}: this model has tokens 0 to {vocab_size - 1}")
+def _words(mask: torch.Tensor | None) -> np.ndarray:
+    """Of a mask on the CPU."""
+    if mask is None:
+        raise ValueError("the row has no mask")
+    return mask.numpy()
 
 
-@dataclass(frozen=True, slots=True)
+def _batch(tensors: dict[str, torch.Tensor], greedy: SamplingBatch, n_top: int) -> SamplingBatch:
+    """What was shipped, under its names; what was not, as if all rows were greedy."""
+    find = tensors.get
+    return SamplingBatch(
+        find("temperatures", greedy.temperatures),
+        find("keys", greedy.keys),
+        find("masks"),
+        find("mask_of"),
+        find("top_k"),
+        find("top_p"),
+        find("min_p"),
+        LogitEdits(*(tensors[name] for name in EDIT_DTYPES)) if "rows" in tensors else None,
+        find("logprobs_of"),
+        n_top,
+    )
+
+
+@dataclass(slots=True)
+class PreparedDraws:
+    """Draws that wait for their logits. To be drawn once at most, and before two more steps are prepared."""
+
+    _kernels: Kernels
+    _rows: Sequence[SamplingRow]
+    _shipment: Shipment | None  # None where all that is needed is on the device already
+    _batch: SamplingBatch
+    _masked: Sequence[int]  # rows under a mask
+    _counts: dict[int, int]  # by row: how many tokens its mask allows, where the batch has another one
+    _asking: Sequence[int]  # rows that want log-probabilities
+
+    @torch.inference_mode()
+    def draw(self, logits: torch.Tensor) -> "Draws":
+        """Queue the draw of one token per row of float32 logits [rows, vocab], which may be changed in place, and the
+        copy of what is drawn to the host. Waits for no device.
+
+        Raises ValueError where the numbers of rows differ.
+        """
+        if len(self._rows) != logits.shape[0]:
+            raise ValueError(f"{logits.shape[0]} rows of logits for {len(self._rows)} rows of parameters")
+        if self._shipment is None:
+            sampled = self._kernels.sample(logits, self._batch)
+        else:
+            self._shipment.receive()
+            sampled = self._kernels.sample(logits, self._batch)
+            self._shipment.release()
+        if not logits.is_cuda:
+            return Draws(sampled.tokens, self, sampled, None)
+        optional = (sampled.n_allowed, sampled.logprobs, sampled.top_logprobs, sampled.top_tokens)
+        found = Sampled(
+            _on_its_way(sampled.tokens), *(None if each is None else _on_its_way(each) for each in optional)
+        )
+        return Draws(sampled.tokens, self, found, torch.cuda.current_stream(logits.device).record_event())
+
+
+def _on_its_way(tensor: torch.Tensor) -> torch.Tensor:
+    """Where the values will be on the host, in pinned memory, once the device has come so far."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
+
+
+@dataclass(slots=True)
 class Draws:
-    """Tokens that were drawn, and perhaps not computed yet: `read` waits for the device.
+    """Tokens that were drawn, and perhaps not computed yet.
 
-    tokens: int64 [rows] on the device of the logits; where a mask allows nothing, any.
+    tokens: int64 [rows] on the device of the logits; any of the vocabulary where a mask allows nothing.
     """
 
     tokens: torch.Tensor
-    _rows: Sequence[SamplingRow]
-    _logits: torch.Tensor
-    _choices: dict[int, int]  # by row with a mask: how many tokens it allows
+    _prepared: PreparedDraws
+    _found: Sampled  # on the host, once the event has happened
+    _copied: "torch.cuda.Event | None"
 
-    @torch.inference_mode()
     def read(self) -> list[SampledToken]:
-        """The tokens, with the log-probabilities of the rows that ask."""
-        tokens, choices = self.tokens.tolist(), self._choices
-        logprobs = _logprobs(self._logits, self._rows, tokens)
-        return [
-            SampledToken(token if choices.get(i) != 0 else -1, logprobs.get(i), choices.get(i) == 1)
-            for i, token in enumerate(tokens)
-        ]
+        """The tokens, with the log-probabilities of the rows that ask. Waits for these draws, and for nothing that was
+        queued behind them."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        found, prepared = self._found, self._prepared
+        tokens = found.tokens.tolist()
+        logprobs = self._logprobs(tokens) if prepared._asking else {}
+        drawn = [SampledToken(token, logprobs.get(i)) for i, token in enumerate(tokens)]
+        if prepared._masked and found.n_allowed is not None:
+            allowed = found.n_allowed.tolist()
+            for i in prepared._masked:
+                count = prepared._counts.get(i, allowed[i])
+                drawn[i] = SampledToken(tokens[i] if count else -1, logprobs.get(i), count == 1)
+        return drawn
+
+    def _logprobs(self, tokens: Sequence[int]) -> dict[int, TokenLogprob]:
+        """By row that asks: the chosen token's log-probability before temperature and filters, and the best tokens."""
+        found, prepared = self._found, self._prepared
+        if found.logprobs is None or found.top_logprobs is None or found.top_tokens is None:
+            return {}
+        columns = zip(
+            prepared._asking,
+            found.logprobs.tolist(),
+            found.top_logprobs.tolist(),
+            found.top_tokens.tolist(),
+            strict=True,
+        )
+        logprobs = dict[int, TokenLogprob]()
+        for i, chosen, values, ids in columns:
+            wanted = prepared._rows[i].params.logprobs
+            top = tuple((t, v) for t, v in list(zip(ids, values, strict=True))[:wanted] if v > float("-inf"))
+            logprobs[i] = TokenLogprob(tokens[i], chosen, top)
+        return logprobs
 
 
 def sample(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> list[SampledToken]:
-    """One token per row of float32 logits [rows, vocab], see `draw`."""
-    return draw(logits, rows).read()
-
-
-@torch.inference_mode()
-def draw(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> Draws:
-    """One token per row of float32 logits [rows, vocab]; the logits are changed in place, and needed until the draws
-    are read.
+    """One token per row of float32 logits [rows, vocab], which are changed in place; see Sampler.
 
     Raises ValueError where the numbers of rows differ.
     """
-    if len(rows) != logits.shape[0]:
-        raise ValueError(f"{logits.shape[0]} rows of logits for {len(rows)} rows of parameters")
-    apply_bias(logits, {i: row.params.logit_bias for i, row in enumerate(rows) if row.params.logit_bias})
-    for i, row in enumerate(rows):
-        if row.params.has_penalties:
-            apply_penalties(logits[i], row.params, row.prompt_ids, row.output_ids)
-    choices = apply_masks(logits, {i: row.mask for i, row in enumerate(rows) if row.mask is not None})
-    for i, row in enumerate(rows):
-        if banned := row.banned_ids:
-            apply_bans(logits[i], banned)
-    return Draws(_choose(logits, rows), rows, logits, choices)
-
-
-def _choose(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> torch.Tensor:
-    """Tokens int64 [rows]: the largest logit of greedy rows, a draw of the others."""
-    drawn = [i for i, row in enumerate(rows) if not row.is_greedy]
-    if not drawn:
-        return logits.argmax(-1)
-    every = len(drawn) == len(rows)
-    subset, params = (logits if every else logits[drawn]), [rows[i].params for i in drawn]
-    device = logits.device
-    temperatures = torch.tensor([p.temperature for p in params], device=device)
-    keys = torch.tensor([noise_key(rows[i].seed, rows[i].position) for i in drawn], device=device)
-    picked = kernels_for(device).sample(subset, None, temperatures, cut_off(subset, params), keys)
-    if every:
-        return picked
-    tokens = logits.argmax(-1)
-    tokens[drawn] = picked
-    return tokens
-
-
-def cut_off(logits: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
-    """The smallest logit that top_k, top_p and min_p leave, float32 [rows]; -inf where none is set.
-
-    top_p acts on what top_k left, min_p on the ratio to the best token, all after temperature. Tokens with equal logits
-    stay or go together, so that no filter depends on the order of a sort.
-    """
-    keep_from = torch.full((len(params),), float("-inf"), device=logits.device)
-    vocab = logits.shape[-1]
-    with_min_p = [i for i, p in enumerate(params) if p.min_p > 0.0]
-    if with_min_p:
-        margins = torch.tensor([params[i].temperature * math.log(params[i].min_p) for i in with_min_p])
-        keep_from[with_min_p] = logits[with_min_p].amax(-1) + margins.to(logits.device)
-    limited = [i for i, p in enumerate(params) if 0 < p.top_k < vocab or p.top_p < 1.0]
-    if limited:
-        best = _smallest_of_best(logits[limited], [params[i] for i in limited], FIRST_CANDIDATES)
-        keep_from[limited] = torch.maximum(keep_from[limited], best)
-    return keep_from
-
-
-def _smallest_of_best(logits: torch.Tensor, params: Sequence[SamplingParams], n_candidates: int) -> torch.Tensor:
-    """The smallest logit that top_k, then top_p leave in each row: [rows, vocab] to [rows]."""
-    vocab, device = logits.shape[-1], logits.device
-    top_k = torch.tensor([p.top_k if 0 < p.top_k < vocab else vocab for p in params], device=device)
-    top_p = torch.tensor([p.top_p for p in params], dtype=torch.float64, device=device)
-    largest_k = max((p.top_k for p in params if p.top_k < vocab), default=0)
-    has_top_p = any(p.top_p < 1.0 for p in params)
-    n_best = min(vocab, max(largest_k, n_candidates if has_top_p else 0))
-    best = logits.topk(n_best).values  # [rows, n_best], descending
-    kth = best.gather(1, top_k.clamp(max=n_best)[:, None] - 1).masked_fill(top_k[:, None] > n_best, float("-inf"))
-    if not has_top_p:
-        return kth[:, 0]
-    temperatures = torch.tensor([p.temperature for p in params], device=device)[:, None]
-
-    def weights(values: torch.Tensor) -> torch.Tensor:
-        return ((values - best[:, :1]) / temperatures).masked_fill(values < kth, float("-inf")).exp()
-
-    # Summed in float64: over a large vocabulary many small shares decide where the nucleus ends.
-    reached = weights(best).cumsum(-1, dtype=torch.float64)
-    is_inside = reached >= top_p[:, None] * weights(logits).sum(-1, keepdim=True, dtype=torch.float64)
-    end = best.gather(1, is_inside.int().argmax(-1, keepdim=True))
-    cut = torch.where((top_p[:, None] < 1.0) & is_inside[:, -1:], torch.maximum(end, kth), kth)[:, 0]
-    missed = [i for i, p in enumerate(params) if p.top_p < 1.0 and not is_inside[i, -1]] if n_best < vocab else []
-    if missed:
-        cut[missed] = _smallest_of_best(logits[missed], [params[i] for i in missed], vocab)
-    return cut
-
-
-def _logprobs(logits: torch.Tensor, rows: Sequence[SamplingRow], tokens: Sequence[int]) -> dict[int, TokenLogprob]:
-    """By row that asks: the chosen token's log-probability before temperature and filters, and the best tokens."""
-    asked = [(i, n) for i, row in enumerate(rows) if (n := row.params.logprobs) is not None]
-    found = dict[int, TokenLogprob]()
-    for i, n in asked:
-        row = logits[i].log_softmax(-1)
-        values, ids = row.topk(min(n, row.shape[-1]))
-        top = [(t, v) for t, v in zip(ids.tolist(), values.tolist(), strict=True) if v > float("-inf")]
-        found[i] = TokenLogprob(tokens[i], float(row[tokens[i]]), tuple(top))
-    return found
+    sampler = Sampler(kernels_for(logits.device), logits.shape[1], logits.device, len(rows))
+    return sampler.prepare(rows).draw(logits).read()

@@ -12,18 +12,12 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from kernels.batch import RaggedBatch
 from kernels.kernel_set import AttentionSpec
-from kernels.noise import gumbel
-from kernels.reference import rotate, unpack_mask
+from kernels.reference import rotate
 
 BATCHED_QUERIES = 16
 """Rows with at most this many queries share a group; a longer chunk is work enough for a call of its own."""
 PADDING_LIMIT = 2.0
 """A group is closed before its padded pages exceed this multiple of the pages its rows need."""
-
-DENSE_ELEMENTS = 32_768
-"""Logits that sampling handles at once."""
-SPARSE_BELOW = 8
-"""Sampling gathers the tokens that may be drawn where they are fewer than one in so many."""
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -82,48 +76,6 @@ def add_page_sums(sums: torch.Tensor, states: torch.Tensor, segments: torch.Tens
     # Segments lie side by side in the flat batch, so each token's page is that of the segment it falls into.
     order = segments[:, 1].argsort(stable=True)
     sums.index_add_(0, pages[order].repeat_interleave(counts[order]), states.float())
-
-
-def sample(
-    logits: torch.Tensor,
-    words: torch.Tensor | None,
-    temperatures: torch.Tensor,
-    keep_from: torch.Tensor,
-    keys: torch.Tensor,
-) -> torch.Tensor:
-    """See reference.sample; here noise is computed only for the tokens that may be drawn, where those are few."""
-    is_in = logits >= keep_from[:, None]
-    is_in &= logits > float("-inf")
-    if words is not None:
-        is_in &= unpack_mask(words, logits.shape[-1])
-    if int(is_in.count_nonzero()) * SPARSE_BELOW > is_in.numel():
-        return _sample_dense(logits.masked_fill(~is_in, float("-inf")), temperatures[:, None], keys[:, None])
-    rows, token_ids = is_in.nonzero(as_tuple=True)
-    temperature = temperatures[rows]
-    chosen = logits[rows, token_ids]
-    drawn = chosen / temperature + gumbel(keys[rows], token_ids)
-    scores = torch.full_like(logits, float("-inf"))
-    scores[rows, token_ids] = torch.where(temperature == 0.0, chosen, drawn)
-    return scores.argmax(-1)
-
-
-def _sample_dense(logits: torch.Tensor, temperatures: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-    """reference.sample over slices of the vocabulary: temporaries that fit the L2 cache, and that malloc keeps, save 60
-    %."""
-    n_rows, vocab = logits.shape
-    width = max(1024, DENSE_ELEMENTS // n_rows)
-    best = logits.new_full((n_rows,), float("-inf"))
-    tokens = torch.zeros(n_rows, dtype=torch.int64)
-    is_greedy = temperatures == 0.0
-    divisors = torch.where(is_greedy, 1.0, temperatures)
-    for first in range(0, vocab, width):
-        part = logits[:, first : first + width]
-        noise = gumbel(keys, torch.arange(first, first + part.shape[1]))
-        values, at = (part / divisors).add_(noise.masked_fill_(is_greedy, 0.0)).max(-1)
-        is_better = values > best
-        best = torch.where(is_better, values, best)
-        tokens = torch.where(is_better, at + first, tokens)
-    return tokens
 
 
 def check_plain(batch: RaggedBatch, spec: AttentionSpec, device: torch.device) -> None:

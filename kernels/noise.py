@@ -14,12 +14,17 @@ and the same one whatever else is in the batch, on whichever device, in whicheve
 keep their share beyond the 2^-24 at which u near 1 would end.
 """
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 
 GOLDEN = 0x9E3779B97F4A7C15
 MIX_1 = 0xBF58476D1CE4E5B9
 MIX_2 = 0x94D049BB133111EB
 WORD = 0xFFFF_FFFF_FFFF_FFFF
+FEW_KEYS = 16
+"""So many keys are found faster one by one than by numpy."""
 
 
 def as_int64(word: int) -> int:
@@ -41,15 +46,38 @@ def noise_key(seed: int, position: int) -> int:
     return as_int64(mix(mix(seed) + position))
 
 
-def gumbel(keys: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
-    """Noise of token_ids int64 [..., n] under keys int64 that broadcast with them: float32 of the broadcast shape."""
-    words = keys + (token_ids + 1) * as_int64(GOLDEN)
+def noise_keys(seeds: Sequence[int], positions: Sequence[int]) -> np.ndarray:
+    """noise_key of many draws: int64 [n]."""
+    if len(seeds) <= FEW_KEYS:
+        return np.array([noise_key(*each) for each in zip(seeds, positions, strict=True)], dtype=np.int64)
+    words = _mix_all(np.array([seed & WORD for seed in seeds], dtype=np.uint64))
+    keys: np.ndarray = _mix_all(words + np.array(positions, dtype=np.uint64)).view(np.int64)
+    return keys
+
+
+def _mix_all(words: np.ndarray) -> np.ndarray:
+    """mix of uint64 words."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(MIX_1)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(MIX_2)
+    mixed: np.ndarray = words ^ (words >> np.uint64(31))
+    return mixed
+
+
+def uniform(keys: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """v at indices int64 [..., n] under keys int64 that broadcast with them: float32 of the broadcast shape, more than
+    0 and less than 1."""
+    words = keys + (indices + 1) * as_int64(GOLDEN)
     _xor_shifted(words, 30).mul_(as_int64(MIX_1))
     _xor_shifted(words, 27).mul_(as_int64(MIX_2))
     _xor_shifted(words, 31)
     v = words.bitwise_right_shift_(11).bitwise_and_((1 << 53) - 1).float().add_(0.5).mul_(2.0**-53)
     # float32 rounds v near 1 up to 1, whose noise would be -inf and could lose even without a rival.
-    return v.clamp_(max=1.0 - 2.0**-24).neg_().log1p_().neg_().log_().neg_()
+    return v.clamp_(max=1.0 - 2.0**-24)
+
+
+def gumbel(keys: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
+    """Noise of token_ids int64 [..., n] under keys int64 that broadcast with them: float32 of the broadcast shape."""
+    return uniform(keys, token_ids).neg_().log1p_().neg_().log_().neg_()
 
 
 def _xor_shifted(words: torch.Tensor, bits: int) -> torch.Tensor:

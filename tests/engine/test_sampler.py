@@ -12,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.request import SamplingParams
-from engine.sampler import SamplingRow, check_token_ids, cut_off, sample
+from engine.sampler import Sampler, sample
+from engine.sampling_row import SamplingRow, check_token_ids
+from kernels import Kernels, cpu_sampling, kernels_for
+from kernels.sampling_batch import Sampled, SamplingBatch
 
 VOCAB = 40
 END, STOP = 3, 5
@@ -37,6 +40,18 @@ def row(
         end_ids=(END,),
         mask=None if mask is None else pack(mask),
     )
+
+
+def cut_off(logits: torch.Tensor, params: SamplingParams) -> float:
+    """The smallest of the logits [1, vocab] that top_k, top_p and min_p leave."""
+    batch = SamplingBatch(
+        torch.tensor([params.temperature]),
+        torch.zeros(1, dtype=torch.int64),
+        top_k=torch.tensor([params.top_k], dtype=torch.int32),
+        top_p=torch.tensor([params.top_p]),
+        min_p=torch.tensor([params.min_p]),
+    )
+    return float(cpu_sampling.cut(logits, batch)[0])
 
 
 def random_logits(n: int, seed: int = 0, vocab: int = VOCAB) -> torch.Tensor:
@@ -126,27 +141,10 @@ def test_the_cut_leaves_exactly_the_tokens_of_the_definition(
     r = row(mask, **params)
     adjusted = plain_logits(random_logits(1, seed)[0].tolist(), r, mask)
     logits = torch.tensor([adjusted])
-    kept = (logits[0] >= cut_off(logits, [r.params])[0]) & (logits[0] > -math.inf)
+    kept = (logits[0] >= cut_off(logits, r.params)) & (logits[0] > -math.inf)
     assert set(kept.nonzero().flatten().tolist()) == plain_survivors(adjusted, r.params)
     drawn = {sample(logits.clone(), [replace(r, seed=s)])[0].token_id for s in range(5)}
     assert drawn <= plain_survivors(adjusted, r.params)
-
-
-@pytest.mark.parametrize("top_p", [0.5, 0.9, 0.9999999])
-def test_the_nucleus_of_a_large_flat_vocabulary_is_found_beyond_the_first_candidates(top_p: float) -> None:
-    logits = random_logits(1, vocab=5000) * 0.01
-    params = SamplingParams(top_p=top_p)
-    kept = int((logits[0] >= cut_off(logits, [params])[0]).sum())
-    shares = logits[0].double().softmax(-1).sort(descending=True).values.cumsum(0)
-    assert kept == min(5000, int((shares < top_p).sum()) + 1)
-
-
-def test_equal_logits_stay_or_go_together() -> None:
-    logits = torch.zeros(1, VOCAB)
-    logits[0, 10:20] = 1.0
-    for params in (SamplingParams(top_k=3), SamplingParams(top_p=0.01), SamplingParams(min_p=0.9)):
-        kept = (logits[0] >= cut_off(logits, [params])[0]).nonzero().flatten().tolist()
-        assert kept == list(range(10, 20))
 
 
 @pytest.mark.parametrize(
@@ -223,6 +221,69 @@ def test_tokens_beyond_a_mask_are_not_allowed() -> None:
     logits[0, 64:] = 9.0
     r = replace(row(temperature=0.0), mask=pack({33}, vocab=64))
     assert sample(logits, [r])[0].token_id == 33
+
+
+def test_what_no_row_asks_for_is_not_sent_and_greedy_steps_send_nothing() -> None:
+    batches = list[SamplingBatch]()
+
+    def spied(logits: torch.Tensor, batch: SamplingBatch) -> Sampled:
+        batches.append(batch)
+        return kernels.sample(logits, batch)
+
+    kernels = kernels_for(torch.device("cpu"))
+    spying: Kernels = replace(kernels, sample=spied)
+    sampler = Sampler(spying, VOCAB, torch.device("cpu"), 4)
+
+    def asked(*rows: SamplingRow) -> set[str]:
+        results = sampler.prepare(rows).draw(random_logits(len(rows))).read()
+        assert len(results) == len(rows)
+        batch = batches.pop()
+        names = ("masks", "mask_of", "top_k", "top_p", "min_p", "edits", "logprobs_of")
+        return {name for name in names if getattr(batch, name) is not None}
+
+    assert asked(row(temperature=0.0), row(temperature=0.0, top_p=0.5, top_k=3)) == set()
+    assert asked(row(), row(top_k=VOCAB)) == set()
+    assert asked(row(top_k=3), row(min_p=0.1)) == {"top_k", "min_p"}
+    assert asked(row(), row({4, 5})) == {"masks", "mask_of"}
+    assert asked(row({4, 5}, ignore_eos=True), row(top_p=0.5)) == {"masks", "mask_of", "top_p"}
+    assert asked(row(ignore_eos=True), row(logprobs=1)) == {"edits", "logprobs_of"}
+
+
+def test_draws_that_were_prepared_together_do_not_disturb_each_other() -> None:
+    """The next step is prepared while this one is under way."""
+    sampler = Sampler(kernels_for(torch.device("cpu")), VOCAB, torch.device("cpu"), 2)
+    rows = [
+        [row({3 + step, 4 + step}, seed=step, top_p=0.9, logprobs=2), row(seed=step, min_p=0.01)] for step in range(3)
+    ]
+    logits = [random_logits(2, seed=step) for step in range(3)]
+    prepared = [sampler.prepare(each) for each in rows]
+    found = [each.draw(logits[step].clone()) for step, each in enumerate(prepared)]
+    assert [draws.read() for draws in found] == [sample(logits[step].clone(), each) for step, each in enumerate(rows)]
+
+
+def test_warming_up_changes_no_draw() -> None:
+    sampler = Sampler(kernels_for(torch.device("cpu")), VOCAB, torch.device("cpu"), 2)
+    sampler.warm_up()
+    logits = random_logits(1)
+    assert sampler.prepare([row(seed=3)]).draw(logits.clone()).read() == sample(logits, [row(seed=3)])
+
+
+def test_another_number_of_rows_than_was_prepared_is_refused() -> None:
+    with pytest.raises(ValueError, match="2 rows of logits for 1 rows"):
+        sample(random_logits(2), [row()])
+
+
+@given(
+    st.dictionaries(st.integers(0, VOCAB - 1), st.sampled_from([1e300, -1e300, math.inf, -math.inf, 0.0]), max_size=4)
+)
+def test_parameters_too_large_for_float32_leave_numbers(bias: dict[int, float]) -> None:
+    r = row(
+        logit_bias=bias, output=[3, 4], repetition_penalty=1e200, frequency_penalty=1e300, presence_penalty=-1e300,
+        temperature=1e300, logprobs=1,
+    )  # fmt: skip
+    (result,) = sample(random_logits(1), [r])
+    assert result.logprob is not None
+    assert not math.isnan(result.logprob.logprob)
 
 
 def test_token_ids_that_the_model_lacks_are_refused_by_name() -> None:

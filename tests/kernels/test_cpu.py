@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels import AttentionSpec, RaggedBatch, cpu, kernels_for, reference
-from tests.kernels.samples import behind_windows, build_batch, normal, pack
+from tests.kernels.samples import behind_windows, build_batch, normal
 
 rows_of_batch = st.lists(
     st.tuples(st.integers(1, 40), st.integers(0, 60)).map(lambda pair: (pair[0], pair[0] + pair[1])),
@@ -106,35 +106,6 @@ def test_norms_equal_their_definition(dtype: torch.dtype) -> None:
         cpu.add_rms_norm(x, residual, weight, 1e-5), reference.add_rms_norm(x, residual, weight, 1e-5), strict=True
     ):
         torch.testing.assert_close(fast, plain, atol=tolerance, rtol=tolerance)
-
-
-@given(
-    n_rows=st.integers(1, 5),
-    vocab=st.sampled_from([1, 31, 32, 33, 3000]),
-    density=st.sampled_from([0.0, 0.02, 0.5, 1.0]),
-    is_cut=st.booleans(),
-    seed=st.integers(0, 10**6),
-)
-def test_sampling_equals_its_definition(n_rows: int, vocab: int, density: float, is_cut: bool, seed: int) -> None:
-    logits = normal(n_rows, vocab, seed=seed) * 2
-    generator = torch.Generator().manual_seed(seed)
-    bits = torch.rand(n_rows, -(-vocab // 32) * 32, generator=generator) < density
-    bits[:, 0] = True  # something is always allowed
-    words = pack(bits)
-    temperatures = torch.tensor([0.0, 1.0, 0.3, 2.0, 1.0])[:n_rows]
-    keep_from = logits[:, :1].amin(1) if is_cut else torch.full((n_rows,), -math.inf)
-    keys = torch.randint(-(2**62), 2**62, (n_rows,), generator=generator)
-    assert torch.equal(reference.unpack_mask(words, vocab), bits[:, :vocab])
-    for mask in (words, None):
-        expected = reference.sample(logits, mask, temperatures, keep_from, keys)
-        assert torch.equal(cpu.sample(logits, mask, temperatures, keep_from, keys), expected)
-
-
-def test_the_longest_agreeing_beginning_of_each_draft_is_accepted() -> None:
-    drafted = torch.tensor([5, 6, 7, 0, 0, 5, 6, 0, 9, 0])
-    sampled = torch.tensor([5, 6, 1, 7, 4, 1, 6, 2, 9, 3])
-    starts = torch.tensor([0, 4, 5, 8, 10])
-    assert reference.accept_chain(drafted, sampled, starts).tolist() == [2, 0, 0, 1]
 
 
 def test_a_device_without_kernels_is_refused() -> None:

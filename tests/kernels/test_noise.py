@@ -2,11 +2,12 @@
 
 import math
 
+import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernels.noise import GOLDEN, gumbel, mix, noise_key
+from kernels.noise import GOLDEN, gumbel, mix, noise_key, noise_keys
 
 words = st.integers(0, 2**64 - 1)
 
@@ -33,6 +34,13 @@ def test_keys_fit_64_bits_and_tell_seeds_and_positions_apart(seed: int, position
     assert -(2**63) <= key < 2**63
     assert key != noise_key(seed + 1, position)
     assert key != noise_key(seed, position + 1)
+
+
+@given(st.lists(st.tuples(st.integers(), st.integers(0, 10**9)), max_size=40))
+def test_many_keys_are_those_of_one_draw_each(draws: list[tuple[int, int]]) -> None:
+    keys = noise_keys([seed for seed, _ in draws], [position for _, position in draws])
+    assert keys.dtype == np.int64
+    assert keys.tolist() == [noise_key(seed, position) for seed, position in draws]
 
 
 def test_noise_of_a_token_does_not_depend_on_its_place_in_the_tensor() -> None:
