@@ -9,9 +9,12 @@ behind the window of a model that sees no further.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from engine.plan import Row
+from kernels import Kernels
+from kernels.staging import to_device
 
 
 class PooledStates:
@@ -22,8 +25,10 @@ class PooledStates:
     written anew; tokens beyond a request's end are never read.
     """
 
-    def __init__(self, n_blocks: int, block_size: int, n_layers: int, hidden_size: int, device: torch.device) -> None:
-        self._block_size = block_size
+    def __init__(
+        self, n_blocks: int, block_size: int, n_layers: int, hidden_size: int, device: torch.device, kernels: Kernels
+    ) -> None:
+        self._block_size, self._kernels = block_size, kernels
         self.sums = torch.zeros(n_blocks, n_layers, hidden_size, device=device)
         self._before = torch.zeros_like(self.sums)
         # Page -> (offset of the first kept state, states [n, layers, hidden]) of tokens that may yet be rejected.
@@ -39,18 +44,20 @@ class PooledStates:
         """Bytes over all pages."""
         return self.sums.nbytes + self._before.nbytes
 
-    def add(self, rows: Sequence[Row], states: torch.Tensor, slots: torch.Tensor) -> None:
-        """Add a step's states: float32 [n, layers, hidden] in the order of rows; slots int64 [n] as in StepBatch."""
-        fresh = [page for row in rows for page in self._fresh_pages(row)]
-        if fresh:
-            self.sums[fresh] = 0.0
+    def add(self, rows: Sequence[Row], states: torch.Tensor) -> None:
+        """Add a step's states: float32 [n, layers, hidden] in the order of rows."""
+        segments, links = self._segments(rows), self._links(rows)
         if self._unsure:
-            for page in fresh:
+            for page, _ in links:
                 self._unsure.pop(page, None)
             for row in rows:
                 self._take_back(row)
-        self.sums.index_add_(0, slots // self._block_size, states)
-        self._carry_on(rows)
+        numbers = [number for group in (segments, links) for entry in group for number in entry]
+        packed = to_device(np.array(numbers, dtype=np.int32), states.device)
+        sums, before, n = self.sums.flatten(1), self._before.flatten(1), 4 * len(segments)
+        self._kernels.add_page_sums(sums, states.flatten(1), packed[:n].view(-1, 4))
+        if links:
+            self._kernels.carry_page_sums(before, sums, packed[n:].view(-1, 2))
         first = 0
         for row in rows:
             if row.n_logits > 1:
@@ -76,24 +83,33 @@ class PooledStates:
             if source in self._unsure:
                 self._unsure[target] = self._unsure[source]
 
-    def _fresh_pages(self, row: Row) -> Sequence[int]:
-        """Pages whose first token is in this row: they begin anew."""
-        return row.block_table[-(-row.start // self._block_size) : -(-(row.start + row.n) // self._block_size)]
+    def _pages(self, row: Row) -> range:
+        """Indices in the row's block table of the pages that its tokens are in."""
+        return range(row.start // self._block_size, -(-(row.start + row.n) // self._block_size))
 
-    def _carry_on(self, rows: Sequence[Row]) -> None:
-        """Note for pages that begin in these rows what the pages before them hold: first pages first, since a row may
-        go on from what another row of the step computes. A page whose tokens may yet be rejected counts as it is:
-        where that happens, the pages after it begin anew."""
+    def _segments(self, rows: Sequence[Row]) -> list[tuple[int, int, int, bool]]:
+        """Page, first token in the flat batch, number of tokens, whether the page begins: as add_page_sums takes them,
+        in the order of the flat batch."""
+        segments, first = [], 0
+        for row in rows:
+            for index in self._pages(row):
+                start, end = index * self._block_size, (index + 1) * self._block_size
+                count = min(end, row.start + row.n) - max(start, row.start)
+                segments.append((row.block_table[index], first, count, row.start <= start))
+                first += count
+        return segments
+
+    def _links(self, rows: Sequence[Row]) -> list[tuple[int, int]]:
+        """Pages that begin in these rows with the pages before them, as carry_page_sums takes them: first pages first,
+        since a row may go on from what another row of the step computes. A page whose tokens may yet be rejected counts
+        as it is: where that happens, the pages after it begin anew."""
         begun = sorted(
-            (index, row.block_table[index - 1] if index else None, row.block_table[index])
+            (index, row.block_table[index], row.block_table[index - 1] if index else -1)
             for row in rows
-            for index in range(-(-row.start // self._block_size), -(-(row.start + row.n) // self._block_size))
+            for index in self._pages(row)
+            if row.start <= index * self._block_size
         )
-        for _, previous, page in begun:
-            if previous is None:
-                self._before[page] = 0.0
-            else:
-                torch.add(self._before[previous], self.sums[previous], out=self._before[page])
+        return [(page, previous) for _, page, previous in begun]
 
     def _take_back(self, row: Row) -> None:
         """Subtract what was added for this row's page at positions from row.start on: those tokens were rejected."""

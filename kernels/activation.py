@@ -7,6 +7,9 @@ import torch
 import triton
 import triton.language as tl
 
+GATE_BLOCK = 1024
+WARPS = 4
+
 
 @triton.jit
 def gate_rows(gate_up_ptr, out_ptr, size, BLOCK: tl.constexpr, IS_GELU: tl.constexpr):
@@ -37,6 +40,8 @@ def gelu_tanh_and_mul(gate_up: torch.Tensor) -> torch.Tensor:
 def _launch(gate_up: torch.Tensor, *, is_gelu: bool) -> torch.Tensor:
     rows, size = gate_up.shape[0], gate_up.shape[1] // 2
     out = torch.empty(rows, size, dtype=gate_up.dtype, device=gate_up.device)
-    block = min(1024, triton.next_power_of_2(size))
-    gate_rows[(rows, triton.cdiv(size, block))](gate_up.contiguous(), out, size, BLOCK=block, IS_GELU=is_gelu)
+    block = min(GATE_BLOCK, triton.next_power_of_2(size))
+    gate_rows[(rows, triton.cdiv(size, block))](
+        gate_up.contiguous(), out, size, BLOCK=block, IS_GELU=is_gelu, num_warps=WARPS
+    )
     return out

@@ -9,6 +9,11 @@ import triton
 import triton.language as tl
 
 
+def warps_for(block: int) -> int:
+    """For a row of `block` columns: as many as have 16 columns a thread, which are two loads of bfloat16."""
+    return min(16, max(1, block // 512))
+
+
 @triton.jit
 def norm_rows(
     x_ptr, residual_ptr, weight_ptr, out_ptr, total_ptr, size, eps, BLOCK: tl.constexpr, HAS_RESIDUAL: tl.constexpr
@@ -18,6 +23,7 @@ def norm_rows(
     at = tl.arange(0, BLOCK)
     is_in = at < size
     x = tl.load(x_ptr + row * size + at, mask=is_in, other=0.0)
+    weight = tl.load(weight_ptr + at, mask=is_in, other=0.0).to(tl.float32)  # on its way while the sum is taken
     dtype = x.dtype
     # All arithmetic is in float32, with the definition's roundings: the interpreter's own bfloat16 arithmetic is wrong.
     wide = x.to(tl.float32)
@@ -27,7 +33,6 @@ def norm_rows(
         tl.store(total_ptr + row * size + at, total, mask=is_in)
         wide = total.to(tl.float32)
     inverse = 1.0 / tl.sqrt(tl.sum(wide * wide) / size + eps)
-    weight = tl.load(weight_ptr + at, mask=is_in, other=0.0).to(tl.float32)
     normed = (wide * inverse).to(dtype).to(tl.float32) * weight
     tl.store(out_ptr + row * size + at, normed.to(dtype), mask=is_in)
 
@@ -37,7 +42,9 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     x = x.contiguous()
     size, out = x.shape[-1], torch.empty_like(x)
     block = triton.next_power_of_2(size)
-    norm_rows[(x.numel() // size,)](x, x, weight, out, out, size, eps, BLOCK=block, HAS_RESIDUAL=False)
+    norm_rows[(x.numel() // size,)](
+        x, x, weight, out, out, size, eps, BLOCK=block, HAS_RESIDUAL=False, num_warps=warps_for(block)
+    )
     return out
 
 
@@ -48,5 +55,7 @@ def add_rms_norm(
     x, residual = x.contiguous(), residual.contiguous()
     size, out, total = x.shape[-1], torch.empty_like(x), torch.empty_like(x)
     block = triton.next_power_of_2(size)
-    norm_rows[(x.numel() // size,)](x, residual, weight, out, total, size, eps, BLOCK=block, HAS_RESIDUAL=True)
+    norm_rows[(x.numel() // size,)](
+        x, residual, weight, out, total, size, eps, BLOCK=block, HAS_RESIDUAL=True, num_warps=warps_for(block)
+    )
     return out, total

@@ -11,6 +11,7 @@ from kernels.batch import RaggedBatch
 from kernels.kernel_set import AttentionSpec
 from kernels.noise import gumbel
 from kernels.quantized_pages import FORMATS, block_size_of, dequantize, quantize, scales_of
+from kernels.sampling_batch import LARGEST_LOGIT, LogitEdits, Sampled, SamplingBatch
 
 
 def embed(tokens: torch.Tensor, drawn: torch.Tensor | None, table: torch.Tensor, scale: float | None) -> torch.Tensor:
@@ -195,45 +196,69 @@ def unpack_mask(words: torch.Tensor, n_tokens: int) -> torch.Tensor:
     return torch.nn.functional.pad(bits, (0, missing)) if missing > 0 else bits[..., :n_tokens]
 
 
-def sample(
-    logits: torch.Tensor,
-    words: torch.Tensor | None,
-    temperatures: torch.Tensor,
-    keep_from: torch.Tensor,
-    keys: torch.Tensor,
-) -> torch.Tensor:
-    """One token per row: the largest logits / temperature + gumbel noise (noise.py) among the tokens that may be drawn.
+def edit(logits: torch.Tensor, edits: LogitEdits) -> None:
+    """Change single logits of float32 [n, vocab] in place: bias, repetition, subtract; see LogitEdits."""
+    rows, tokens = edits.rows.long(), edits.tokens.long()
+    values = logits[rows, tokens]
+    biased = (values + edits.bias).clamp_(-LARGEST_LOGIT, LARGEST_LOGIT)
+    values = torch.where(edits.bias != 0.0, biased, values)
+    values = torch.where(values > 0.0, values / edits.repetition, values * edits.repetition)
+    logits[rows, tokens] = values - edits.subtract
 
-    logits: float32 [rows, n]. words: packed mask int32 [rows, ceil(n/32)], or None. temperatures: float32 [rows], 0
-    takes the largest logit as it is. keep_from: float32 [rows], smaller logits are out (the cut of top-k, top-p and
-    min-p; -inf is none). keys: int64 [rows], see noise_key. Returns int64 [rows], the lowest token id among equals.
+
+def cut(logits: torch.Tensor, batch: SamplingBatch) -> torch.Tensor:
+    """The smallest logit that top_k, top_p and min_p leave of logits float32 [n, vocab]: float32 [n], -inf where a row
+    asks for none of them, or for no noise either.
+
+    top_p acts on what top_k left, min_p on the ratio to the best token, all after temperature (top-p: Holtzman et al.,
+    2020; min-p: Nguyen et al., 2024). Tokens with equal logits stay or go together, so that no filter depends on the
+    order of a sort. Sums are float64: over a large vocabulary many small shares decide where the nucleus ends.
     """
-    n_tokens = logits.shape[-1]
-    noise = gumbel(keys[:, None], torch.arange(n_tokens, device=logits.device))
-    is_greedy = temperatures == 0.0
-    scaled = logits / torch.where(is_greedy, 1.0, temperatures)[:, None] + noise
-    scores = torch.where(is_greedy[:, None], logits, scaled)
-    is_out = logits < keep_from[:, None]
-    if words is not None:
-        is_out |= ~unpack_mask(words, n_tokens)
-    return scores.masked_fill(is_out, float("-inf")).argmax(-1)
+    vocab = logits.shape[-1]
+    is_greedy = batch.temperatures == 0.0
+    temperatures = torch.where(is_greedy, 1.0, batch.temperatures)
+    ordered = logits.sort(-1, descending=True).values
+    best = ordered[:, 0]
+    keep_from = torch.full_like(best, float("-inf"))
+    if batch.top_k is not None:
+        is_limited = (batch.top_k > 0) & (batch.top_k < vocab)
+        kth = ordered.gather(1, (batch.top_k.long().clamp(1, vocab) - 1)[:, None])[:, 0]
+        keep_from = torch.where(is_limited, kth, keep_from)
+    if batch.top_p is not None:
+        weights = ((ordered - best[:, None]) / temperatures[:, None]).exp()
+        reached = weights.masked_fill(ordered < keep_from[:, None], 0.0).cumsum(-1, dtype=torch.float64)
+        is_inside = reached >= batch.top_p[:, None] * reached[:, -1:]
+        end = ordered.gather(1, is_inside.int().argmax(-1, keepdim=True))[:, 0]
+        keep_from = torch.where(batch.top_p < 1.0, torch.maximum(keep_from, end), keep_from)
+    if batch.min_p is not None:
+        keep_from = torch.maximum(keep_from, best + temperatures * batch.min_p.log())
+    return keep_from.masked_fill(is_greedy, float("-inf"))
 
 
-def accept_chain(drafted: torch.Tensor, sampled: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
-    """How many tokens of each draft are accepted: the longest beginning in which the target would have drawn the same.
+def sample(logits: torch.Tensor, batch: SamplingBatch) -> Sampled:
+    """One token per row of logits float32 [n, vocab], which may be overwritten; each row by its own parameters alone.
 
-    A row with k drafted tokens has k + 1 positions in the flat arrays, from starts[row] to starts[row + 1]. drafted:
-    int64 [positions], the draft's tokens, the last position of a row unused; sampled: int64 [positions], what the
-    target draws after the committed tokens and after each drafted one; starts: int64 [rows + 1]. Returns int64 [rows],
-    0 to k; the request then goes on with sampled[starts[row] + accepted]. With the same noise for draft and target this
-    is exact at any temperature (Daliri, Musco and Suresh, 2024: drafter-invariant coupling).
+        edits -> mask -> [log-probabilities] -> temperature, top_k, top_p, min_p -> noise -> the largest
+
+    The draw is the largest logit / temperature + gumbel noise (noise.py) among the tokens that may be drawn; at
+    temperature 0, the largest logit. The lowest token id among equals.
     """
-    accepted = torch.zeros(len(starts) - 1, dtype=torch.int64, device=drafted.device)
-    for row in range(len(starts) - 1):
-        first, last = int(starts[row]), int(starts[row + 1]) - 1
-        while first + int(accepted[row]) < last:
-            at = first + int(accepted[row])
-            if drafted[at] != sampled[at]:
-                break
-            accepted[row] += 1
-    return accepted
+    n_tokens, n_allowed = logits.shape[-1], None
+    if batch.edits is not None:
+        edit(logits, batch.edits)
+    if batch.masks is not None and batch.mask_of is not None:
+        is_in = unpack_mask(batch.masks, n_tokens)[batch.mask_of.clamp(min=0).long()] | (batch.mask_of < 0)[:, None]
+        n_allowed = is_in.sum(-1, dtype=torch.int32)
+        logits = logits.masked_fill(~is_in, float("-inf"))
+    noise = gumbel(batch.keys[:, None], torch.arange(n_tokens, device=logits.device))
+    is_greedy = (batch.temperatures == 0.0)[:, None]
+    scores = torch.where(is_greedy, logits, logits / torch.where(is_greedy, 1.0, batch.temperatures[:, None]) + noise)
+    if batch.is_cut:
+        scores = scores.masked_fill(logits < cut(logits, batch)[:, None], float("-inf"))
+    tokens = scores.argmax(-1)
+    if batch.logprobs_of is None:
+        return Sampled(tokens, n_allowed)
+    rows = logits[batch.logprobs_of].log_softmax(-1)
+    top = rows.topk(batch.n_top)
+    chosen = rows.gather(1, tokens[batch.logprobs_of, None])[:, 0]
+    return Sampled(tokens, n_allowed, chosen, top.values, top.indices)

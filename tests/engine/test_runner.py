@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
+from engine.attention import token_kv_bytes
 from engine.config import CacheConfig
 from engine.models.loading import load_decoder
 from engine.plan import Row, StepPlan
@@ -178,7 +179,10 @@ def test_a_row_that_does_not_fit_its_blocks_is_refused_by_request(runner: ModelR
 def test_the_cache_takes_the_bytes_it_was_given(checkpoint: tuple[Path, PreTrainedModel]) -> None:
     decoder = load_decoder(checkpoint[0], torch.float32)
     runner = ModelRunner(decoder.config, decoder, CacheConfig(block_size=16, kv_bytes=10**6), LAYERS)
-    per_block = 16 * decoder.config.kv_bytes_per_token(4) + 2 * 4 * len(LAYERS) * decoder.config.hidden_size
+    per_block = (
+        16 * decoder.config.n_layers * token_kv_bytes(decoder.config, torch.float32)
+        + 2 * 4 * len(LAYERS) * decoder.config.hidden_size
+    )
     assert runner.kv_bytes == runner.n_blocks * per_block
     assert 0 <= 10**6 - runner.kv_bytes < runner.kv_bytes / runner.n_blocks
     with pytest.raises(ValueError, match="state_layers"):

@@ -1,5 +1,5 @@
-"""Triton's CPU interpreter, repaired: it multiplies the raw 16-bit patterns of bfloat16 in tl.dot (seen in 3.6 to
-3.9)."""
+"""Triton's CPU interpreter, repaired: it multiplies the raw 16-bit patterns of bfloat16 in tl.dot, and cuts float32 off
+where a GPU rounds it to bfloat16 (seen in 3.6 to 3.9)."""
 
 from typing import Any
 
@@ -7,7 +7,8 @@ import numpy as np
 import triton.language as tl
 from triton.runtime import interpreter
 
-_original = interpreter.InterpreterBuilder.create_dot
+_original_dot = interpreter.InterpreterBuilder.create_dot
+_original_cast = interpreter.InterpreterBuilder.cast_impl
 
 
 def _create_dot(self: Any, a: Any, b: Any, d: Any, *rest: Any) -> Any:
@@ -16,7 +17,18 @@ def _create_dot(self: Any, a: Any, b: Any, d: Any, *rest: Any) -> Any:
             return interpreter.TensorHandle((x.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
         return x
 
-    return _original(self, widen(a), widen(b), d, *rest)
+    return _original_dot(self, widen(a), widen(b), d, *rest)
+
+
+def _cast(self: Any, source: Any, dtype: Any) -> Any:
+    if source.dtype.scalar != tl.float32 or dtype.scalar != tl.bfloat16:
+        return _original_cast(self, source, dtype)
+    bits = np.ascontiguousarray(source.data).view(np.uint32)
+    nearest = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16  # halves go to the even neighbour
+    return interpreter.TensorHandle(
+        np.where(np.isnan(source.data), 0x7FC0, nearest).astype(np.uint16).reshape(source.data.shape), tl.bfloat16
+    )
 
 
 interpreter.InterpreterBuilder.create_dot = _create_dot
+interpreter.InterpreterBuilder.cast_impl = _cast
