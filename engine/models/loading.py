@@ -17,6 +17,8 @@ from kernels import huge_pages
 
 Convert = Callable[[Linear], Projection]
 """Gives a linear that has all its weights another form: packed, tiled, or quantised unless it keeps its precision."""
+RANDOM_STD = 0.02
+"""Of random_decoder, and about that of a fresh initialisation."""
 
 
 class CheckpointError(ValueError):
@@ -25,11 +27,22 @@ class CheckpointError(ValueError):
 
 @dataclass(slots=True)
 class _Slot:
-    """A linear that is being filled. n_missing: tensors of the checkpoint that are still to come."""
+    """A linear that is being filled, on the meta device until its first tensor comes. n_missing: tensors of the
+    checkpoint that are still to come."""
 
     place: Place
     linear: Linear
+    device: torch.device
     n_missing: int
+
+    def give_memory(self) -> Linear:
+        """The linear with its memory. A GPU's is taken when it is asked for, and what will be quantised would need more
+        of it all at once than what it becomes."""
+        linear = self.linear
+        if linear.weight.is_meta:
+            bias = None if linear.bias is None else torch.empty_like(linear.bias, device=self.device)
+            self.linear = Linear(_empty(linear.weight, self.device), bias, linear.keeps_precision)
+        return self.linear
 
     def count_down(self, convert: Convert) -> None:
         self.n_missing -= 1
@@ -39,14 +52,25 @@ class _Slot:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """Where one tensor of the checkpoint goes: a weight, or a part of one. offset: what is added to it."""
+    """Where one tensor of the checkpoint goes: a weight, or some rows of a slot's weight or bias, whose shape `tensor`
+    has. offset: what is added to it."""
 
     tensor: torch.Tensor
     slot: _Slot | None = None
+    rows: slice | None = None
+    is_bias: bool = False
     offset: float = 0.0
 
+    def memory(self) -> torch.Tensor:
+        """What is to be written to."""
+        if self.slot is None or self.rows is None:
+            return self.tensor
+        linear = self.slot.give_memory()
+        whole = linear.bias if self.is_bias and linear.bias is not None else linear.weight
+        return whole[self.rows]
+
     def fill(self, saved: torch.Tensor) -> None:
-        self.tensor.copy_(saved.float() + self.offset if self.offset else saved)
+        self.memory().copy_(saved.float() + self.offset if self.offset else saved)
 
 
 def load_decoder(
@@ -66,11 +90,8 @@ def load_decoder(
     CheckpointError for a missing, unused or misshapen tensor.
     """
     folder = Path(folder)
-    config = ModelConfig.from_folder(folder)
-    decoder = Decoder(config, dtype, config.max_position if max_model_len is None else max_model_len)
     convert = convert or _keep
-    targets = _allocate(decoder, torch.device(device))
-    decoder.n_parameters = sum(target.tensor.numel() for target in targets.values())
+    decoder, targets = _blank(ModelConfig.from_folder(folder), dtype, torch.device(device), max_model_len)
     saved_tied_head: torch.Tensor | None = None
     for name, tensor in _read_tensors(folder):
         if name.endswith("rotary_emb.inv_freq"):  # checkpoints of 2023 carry this; it follows from the configuration
@@ -98,12 +119,49 @@ def load_decoder(
     return decoder
 
 
+def random_decoder(
+    config: ModelConfig,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    convert: Convert | None = None,
+    max_model_len: int | None = None,
+    seed: int = 0,
+) -> Decoder:
+    """A model of this shape without a checkpoint, its weights drawn on the device: a speed does not depend on what they
+    say. Matrices and biases are normal with RANDOM_STD, norms 1. The other arguments are those of load_decoder."""
+    device, convert = torch.device(device), convert or _keep
+    decoder, targets = _blank(config, dtype, device, max_model_len)
+    generator = torch.Generator(device).manual_seed(seed)
+    for name in list(targets):
+        target = targets.pop(name)  # so that a weight that was converted is held by nothing any more
+        is_norm = target.slot is None and target.tensor.dim() == 1
+        if is_norm:
+            target.tensor.fill_(1.0)
+        else:
+            target.memory().normal_(std=RANDOM_STD, generator=generator)
+        if target.slot is not None:
+            target.slot.count_down(convert)
+    if config.is_tied:
+        decoder.head = convert(Linear(decoder.embedding))
+    return decoder
+
+
+def _blank(
+    config: ModelConfig, dtype: torch.dtype, device: torch.device, max_model_len: int | None
+) -> tuple[Decoder, dict[str, _Target]]:
+    """A decoder whose weights have no contents, and by checkpoint name what is to be filled."""
+    decoder = Decoder(config, dtype, config.max_position if max_model_len is None else max_model_len)
+    targets = _allocate(decoder, device)
+    decoder.n_parameters = sum(target.tensor.numel() for target in targets.values())
+    return decoder, targets
+
+
 def _keep(linear: Linear) -> Projection:
     return linear
 
 
 def _allocate(decoder: Decoder, device: torch.device) -> dict[str, _Target]:
-    """Give every weight memory; returns checkpoint names to the (slices of) weights that they fill."""
+    """Give embedding and vectors memory; returns checkpoint names to the (slices of) weights that they fill."""
     decoder.embedding = _empty(decoder.embedding, device)
     decoder.ropes = [(inv_freq.to(device), factor) for inv_freq, factor in decoder.ropes]
     targets = {"model.embed_tokens.weight": _Target(decoder.embedding)}
@@ -114,21 +172,19 @@ def _allocate(decoder: Decoder, device: torch.device) -> dict[str, _Target]:
             setattr(place.holder, place.attribute, vector)
             targets[f"{place.parts[0].name}.weight"] = _Target(vector, offset=decoder.config.norm_offset)
         else:
-            targets.update(_allocate_linear(place, weight, device))
+            targets.update(_linear_targets(place, weight, device))
     return targets
 
 
-def _allocate_linear(place: Place, meta: Linear, device: torch.device) -> Iterator[tuple[str, _Target]]:
+def _linear_targets(place: Place, meta: Linear, device: torch.device) -> Iterator[tuple[str, _Target]]:
     """Yields (name, the rows that it fills)."""
-    bias = None if meta.bias is None else torch.empty_like(meta.bias, device=device)
-    linear = Linear(_empty(meta.weight, device), bias, meta.keeps_precision)
-    slot = _Slot(place, linear, len(place.parts) * (1 + (bias is not None)))
+    slot = _Slot(place, meta, device, len(place.parts) * (1 + (meta.bias is not None)))
     first = 0
     for part in place.parts:
         rows = slice(first, first + part.rows)
-        yield f"{part.name}.weight", _Target(linear.weight[rows], slot)
-        if bias is not None:
-            yield f"{part.name}.bias", _Target(bias[rows], slot)
+        yield f"{part.name}.weight", _Target(meta.weight[rows], slot, rows)
+        if meta.bias is not None:
+            yield f"{part.name}.bias", _Target(meta.bias[rows], slot, rows, is_bias=True)
         first += part.rows
 
 

@@ -9,15 +9,13 @@ from dataclasses import dataclass
 import torch
 
 from engine.models.layers import Linear
+from engine.quantization.rounding import slices
 from kernels import huge_pages
 from kernels.native.library import NativeLibrary
 from kernels.native.structures import Form, ProjectionWeights
+from kernels.reference_linear import CHUNK, GROUP, unpack_4bit
 
-__all__ = ["Int4Linear", "pack_columns", "unpack_columns"]
-
-GROUP = 32
-CHUNK = 64
-"""Inputs whose weights lie in 32 bytes."""
+__all__ = ["Int4Linear", "pack_columns", "pack_weight", "unpack_columns"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +73,14 @@ def pack_columns(weight: torch.Tensor) -> torch.Tensor:
     return torch.cat((halves.view(n_out, -1), scales.contiguous().view(torch.uint8)), 1)
 
 
+def pack_weight(weight: torch.Tensor) -> torch.Tensor:
+    """pack_columns of a weight of any dtype, on its device, a few rows at a time."""
+    packed = torch.empty(len(weight), _column_bytes(weight.shape[1]), dtype=torch.uint8, device=weight.device)
+    for rows in slices(*weight.shape):
+        packed[rows] = pack_columns(weight[rows].float())
+    return packed
+
+
 def unpack_columns(packed: torch.Tensor, n_in: int) -> torch.Tensor:
     """What the packed weights stand for: float32 [out, in]."""
-    n_chunks = -(-n_in // CHUNK)
-    halves = packed[:, : n_chunks * GROUP].view(len(packed), n_chunks, 1, GROUP)
-    levels = torch.cat((halves & 15, halves >> 4), 2).view(len(packed), -1, GROUP).float() - 8
-    scales = packed[:, n_chunks * GROUP :].contiguous().view(torch.float16)[:, : levels.shape[1], None].float()
-    return (levels * scales).view(len(packed), -1)[:, :n_in]
+    return unpack_4bit(packed, n_in, torch.float32)

@@ -7,11 +7,12 @@ from engine.models.layers import Linear
 from kernels.native.library import NativeLibrary
 from kernels.native.structures import Form, ProjectionWeights
 
-__all__ = ["NativeLinear", "TiledLinear"]
+__all__ = ["GPU_TILE", "NativeLinear", "TiledLinear"]
 
 FEW_ROWS = 128
 """Up to here the C kernel, which streams the weights once, is faster than oneDNN and MKL."""
-TILE = 16
+CPU_TILE, GPU_TILE = 16, 64
+"""Rows of a tile: few on a CPU, where each costs; on a GPU 64 cost as much as one."""
 
 
 class NativeLinear:
@@ -43,11 +44,14 @@ class NativeLinear:
 
 
 class TiledLinear:
-    """x W^T + b in tiles of 16 rows, the last one filled up: torch then takes the same path, to the same bits, for a
-    row in any batch. Found true of MKL (float32) and oneDNN (bfloat16); the tests check it where they run."""
+    """x W^T + b in tiles of as many rows, the last one filled up: torch then takes the same path, to the same bits, for
+    a row in any batch. Found true of MKL (float32) and oneDNN (bfloat16); the tests check it where they run. A GPU's
+    library chooses its kernel by the sizes alone, and adds in a fixed order.
+    """
 
-    def __init__(self, linear: Linear) -> None:
-        self._linear = linear
+    def __init__(self, linear: Linear, tile: int = CPU_TILE) -> None:
+        """tile: rows of a product."""
+        self._linear, self._tile = linear, tile
 
     @property
     def n_bytes(self) -> int:
@@ -57,5 +61,5 @@ class TiledLinear:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """[n, in] to [n, out]."""
         n = x.shape[0]
-        padded = torch.nn.functional.pad(x, (0, 0, 0, -n % TILE))
-        return torch.cat([self._linear(tile) for tile in torch.split(padded, TILE)])[:n]
+        padded = torch.nn.functional.pad(x, (0, 0, 0, -n % self._tile))
+        return torch.cat([self._linear(tile) for tile in torch.split(padded, self._tile)])[:n]

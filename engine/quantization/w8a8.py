@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from engine.models.layers import Linear
-from kernels import huge_pages
+from engine.quantization.rounding import round_rows, slices
 from kernels.native.library import NativeLibrary
 from kernels.native.structures import Form, ProjectionWeights
 
@@ -18,12 +18,15 @@ __all__ = ["W8A8Linear"]
 
 FEW_ROWS = 64
 """Up to here the C kernel, which streams the weights once, is faster than torch._int_mm."""
+SIZES_OF, ROWS_OF = 8, 32
+"""What sizes of weights, and numbers of rows, are filled up to on a GPU."""
 
 
 @dataclass(frozen=True, slots=True)
 class W8A8Linear:
-    """weight: int8 [out, in]; scale: float32 [out]; weight_sum: int32 [out], the sums of the rows of weight; bias:
-    float32 [out] or None. library: None computes all of it in torch, to the same bits.
+    """weight: int8 [out, in], both filled up to multiples of 8 on a GPU; scale: float32 [out]; weight_sum: int32 [out],
+    the sums of the rows of weight; bias: float32 [out] or None. library: None computes all of it in torch, to the same
+    bits.
     """
 
     weight: torch.Tensor
@@ -35,18 +38,10 @@ class W8A8Linear:
     @classmethod
     def quantize(cls, linear: Linear, library: NativeLibrary | None) -> "W8A8Linear":
         """Round each row of weights to 127 steps of its largest magnitude."""
-        weight = huge_pages.empty(linear.weight.shape, torch.int8)
-        scale = torch.empty(linear.weight.shape[0])
-        weight_sum = torch.empty(linear.weight.shape[0], dtype=torch.int32)
-        for first in range(
-            0, len(scale), 1024
-        ):  # in slices: the float32 copy of a whole weight would be the peak of loading
-            part = linear.weight[first : first + 1024].float()
-            scale[first : first + 1024] = part.abs().amax(1) / 127
-            steps = scale[first : first + 1024].clamp(min=torch.finfo(torch.float32).tiny)
-            levels = (part / steps[:, None]).round_()
-            weight[first : first + 1024] = levels
-            weight_sum[first : first + 1024] = levels.sum(1)  # exact: below 2^24 for up to 132,000 inputs
+        weight, scale = round_rows(linear.weight, torch.int8, SIZES_OF if linear.weight.is_cuda else 1)
+        weight_sum = torch.empty(len(scale), dtype=torch.int32, device=weight.device)
+        for rows in slices(*linear.weight.shape):
+            weight_sum[rows] = weight[rows].sum(1, dtype=torch.int32)
         bias = None if linear.bias is None else linear.bias.float()
         return cls(weight, scale, weight_sum, bias, library)
 
@@ -80,5 +75,15 @@ class W8A8Linear:
         most = wide.abs().amax(1, keepdim=True)
         factor = torch.where(most > 0, torch.div(torch.full_like(most, 127.0), most), 0.0)
         quantized = (wide * factor).round().to(torch.int8)
-        out = torch._int_mm(quantized, self.weight.t()).float() * (most / 127 * self.scale)
+        out = exact_sums(quantized, self.weight)[: len(x), : len(self.scale)].float() * (most / 127 * self.scale)
         return (out if self.bias is None else out + self.bias).to(x.dtype)
+
+
+def exact_sums(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """rows int8 [n, in] times weight int8 [out, in], added up in int32 [n or more, out]. weight may have more inputs,
+    which count for nothing; on a GPU torch wants more than 16 rows, and sizes that are multiples of 8."""
+    n, n_in = rows.shape
+    more = -n % ROWS_OF if rows.is_cuda else 0
+    if more or n_in < weight.shape[1]:
+        rows = torch.nn.functional.pad(rows, (0, weight.shape[1] - n_in, 0, more))
+    return torch._int_mm(rows, weight.t())

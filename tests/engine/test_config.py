@@ -54,5 +54,8 @@ def test_the_dtype_is_what_was_asked_or_what_the_machine_multiplies() -> None:
     assert resolve_dtype("bfloat16") == "bfloat16"
     assert resolve_dtype("auto", "cuda:0") == "bfloat16"
     assert resolve_dtype("auto") in ("float32", "bfloat16")
-    with pytest.raises(ValueError, match="float16"):
-        resolve_dtype("float16")  # type: ignore[arg-type]
+    assert resolve_dtype("float16", "cuda:0") == "float16"
+    with pytest.raises(ValueError, match=r"float16.*for GPUs.*cpu"):
+        resolve_dtype("float16")
+    with pytest.raises(ValueError, match="use auto, float32, bfloat16 or float16"):
+        resolve_dtype("float8", "cuda")  # type: ignore[arg-type]

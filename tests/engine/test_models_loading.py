@@ -1,12 +1,14 @@
 """Loading: every tensor finds its place, and one that is missing, unused or misshapen fails the load by its name."""
 
 import json
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from engine.models import loading
 from engine.models.layers import Linear, Projection
 from engine.models.loading import CheckpointError, load_decoder
 from tests.engine.checkpoints import build_checkpoint
@@ -54,6 +56,25 @@ def test_shards_load_like_a_single_file(tmp_path: Path) -> None:
     one, many = (load_decoder(tmp_path / name, torch.float32) for name in ("one", "many"))
     assert torch.equal(weight_of(one.head), weight_of(many.head))
     assert all(torch.equal(weight_of(a.qkv), weight_of(b.qkv)) for a, b in zip(one.layers, many.layers, strict=True))
+
+
+def test_a_model_that_is_quantised_never_lies_in_memory_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_checkpoint(tmp_path, "qwen3", num_hidden_layers=6)
+    matrices, most, allocate = weakref.WeakSet[torch.Tensor](), 0, loading._empty
+
+    def watched(meta: torch.Tensor, device: torch.device) -> torch.Tensor:
+        matrix = allocate(meta, device)
+        matrices.add(matrix)
+        return matrix
+
+    def convert(linear: Linear) -> Projection:
+        nonlocal most
+        most = max(most, len(matrices))
+        return Linear(linear.weight[:1].clone())
+
+    monkeypatch.setattr(loading, "_empty", watched)
+    load_decoder(tmp_path, torch.float32, convert=convert)
+    assert most <= 6, "the embedding, the linears that are being filled, and the one that was converted last"
 
 
 def test_weights_are_cast_to_the_dtype_asked_for(folder: Path) -> None:

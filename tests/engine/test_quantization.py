@@ -5,9 +5,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.models.layers import Linear
-from engine.quantization import Int4Linear, NativeLinear, TiledLinear, W8A8Linear, converter
-from engine.quantization.int4 import pack_columns, unpack_columns
+from engine.config import Quantization
+from engine.models.layers import Linear, Projection
+from engine.quantization import (
+    Int4Linear,
+    NativeLinear,
+    TiledLinear,
+    W8A8Linear,
+    Weight4Linear,
+    Weight8Linear,
+    converter,
+    w8a8,
+)
+from engine.quantization.int4 import pack_columns, pack_weight, unpack_columns
+from engine.quantization.rounding import round_rows
 from kernels.native.kernels import library_for
 from tests.kernels.samples import normal
 
@@ -71,9 +82,115 @@ def test_a_row_is_the_same_bits_in_any_batch(
     torch.testing.assert_close(projection(x), linear(x), atol=0.05, rtol=0.05)
 
 
-def test_quantised_weights_are_refused_on_a_gpu() -> None:
-    with pytest.raises(ValueError, match=r"w8a8.*cuda"):
-        converter("w8a8", torch.bfloat16, torch.device("cuda"), is_invariant=False)
+GPU = torch.device("cuda")
+
+
+@pytest.mark.parametrize("quantize", ["int8", "fp8"])
+def test_forms_of_a_gpu_are_refused_on_a_cpu(quantize: Quantization) -> None:
+    with pytest.raises(ValueError, match=rf"{quantize}.*use w8a8"):
+        converter(quantize, torch.bfloat16, torch.device("cpu"), is_invariant=False)
+
+
+def test_an_unknown_form_is_refused() -> None:
+    with pytest.raises(ValueError, match="use none, w8a8, int8, int4, fp8"):
+        converter("int3", torch.bfloat16, GPU, is_invariant=False)  # type: ignore[arg-type]
+
+
+def test_float8_is_refused_where_the_gpu_lacks_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (8, 6))
+    with pytest.raises(ValueError, match=r"8\.6: use int8"):
+        converter("fp8", torch.bfloat16, GPU, is_invariant=False)
+
+
+@pytest.mark.parametrize("is_invariant", [False, True])
+def test_a_gpu_gets_its_own_forms(is_invariant: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (9, 0))
+    linear = build_linear(64, 8, torch.bfloat16)
+
+    def form(quantize: Quantization) -> Projection:
+        return converter(quantize, torch.bfloat16, GPU, is_invariant=is_invariant)(linear)
+
+    plain = form("none")
+    assert isinstance(plain, TiledLinear) if is_invariant else plain is linear
+    assert isinstance(form("w8a8"), W8A8Linear)
+    for quantize, dtype in (("int8", torch.int8), ("fp8", torch.float8_e4m3fn)):
+        eight = form(quantize)
+        assert isinstance(eight, Weight8Linear)
+        assert (eight.weight.dtype, eight.is_invariant) == (dtype, is_invariant)
+    four = form("int4")
+    assert isinstance(four, Weight4Linear)
+    assert four.is_invariant == is_invariant
+    assert torch.equal(four.packed, pack_columns(linear.weight.float())), "the weights of a CPU"
+
+
+@pytest.mark.parametrize("tile", [16, 64])
+def test_tiles_have_as_many_rows_as_they_were_given(tile: int) -> None:
+    seen = []
+
+    class Watched(Linear):
+        def __call__(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(len(x))
+            return super().__call__(x)
+
+    linear = build_linear(48, 8, torch.float32)
+    x = normal(150, 48)
+    torch.testing.assert_close(TiledLinear(Watched(linear.weight, linear.bias), tile)(x), linear(x))
+    assert set(seen) == {tile}
+
+
+@given(
+    n_in=st.integers(1, 70),
+    n_out=st.integers(1, 20),
+    source=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
+    dtype=st.sampled_from([torch.int8, torch.float8_e4m3fn]),
+    exponent=st.sampled_from([-130, -20, 0, 10]),
+)
+def test_rounded_rows_are_within_half_a_step(
+    n_in: int, n_out: int, source: torch.dtype, dtype: torch.dtype, exponent: int
+) -> None:
+    weight = (normal(n_out, n_in) * 2.0**exponent).to(source)
+    weight[0] = 0  # a row without a largest value
+    before = weight.clone()
+    rounded, scale = round_rows(weight, dtype)
+    assert torch.equal(weight, before), "the source is left as it was"
+    restored = rounded.double() * scale[:, None].double()
+    assert bool(restored.isfinite().all())
+    if exponent == -130:  # float32 itself ends here
+        return
+    error = (restored - weight.double()).abs()
+    if dtype == torch.int8:
+        bound = scale[:, None].double() / 2
+    else:  # 3 bits of mantissa behind the leading one; below 2^-6 steps of 2^-9
+        bound = weight.double().abs() / 16 + scale[:, None].double() * 2**-10
+    assert bool((error <= 1.0001 * bound + 1e-30).all())
+
+
+@settings(max_examples=30)
+@given(n_in=st.integers(1, 70), n_out=st.integers(1, 20), n=st.integers(1, 40), has_bias=st.booleans())
+def test_w8a8_filled_up_as_for_a_gpu_gives_the_same_bits(n_in: int, n_out: int, n: int, has_bias: bool) -> None:
+    linear, x = build_linear(n_in, n_out, torch.float32, has_bias), normal(n, n_in)
+    plain = W8A8Linear.quantize(linear, None)
+    weight, scale = round_rows(linear.weight, torch.int8, w8a8.SIZES_OF)
+    assert weight.shape == (-(-n_out // 8) * 8, -(-n_in // 8) * 8)
+    filled = W8A8Linear(weight, scale, plain.weight_sum, plain.bias, None)
+    assert torch.equal(filled(x), plain(x))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch._int_mm of a GPU needs one")
+@pytest.mark.parametrize("n", [1, 17, 100])
+def test_w8a8_gives_a_row_the_same_bits_in_any_batch_of_a_gpu(n: int) -> None:
+    linear = build_linear(100, 33, torch.bfloat16, has_bias=False)
+    quantized = W8A8Linear.quantize(Linear(linear.weight.cuda()), None)
+    x = normal(100, 100).bfloat16().cuda()
+    assert torch.equal(quantized(x[:n]), quantized(x)[:n])
+
+
+@given(n_in=st.integers(1, 200), n_out=st.integers(1, 9), dtype=dtypes)
+def test_a_weight_packed_in_slices_is_the_weight_packed_at_once(n_in: int, n_out: int, dtype: torch.dtype) -> None:
+    weight = normal(n_out, n_in).to(dtype)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.quantization.rounding.SLICE_BYTES", 8 * n_in)  # of two rows
+        assert torch.equal(pack_weight(weight), pack_columns(weight.float()))
 
 
 def test_a_linear_that_keeps_its_precision_is_not_quantised() -> None:
