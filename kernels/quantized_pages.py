@@ -9,16 +9,16 @@ Symmetric, so that zero stays zero. Rounding is done here, in torch, and nowhere
 
 import torch
 
-__all__ = ["FORMATS", "block_size_of", "dequantize", "page_rows", "quantize", "scales_of"]
+__all__ = ["FORMATS", "SCALE_BYTES", "block_size_of", "dequantize", "page_rows", "quantize", "scales_of"]
 
 FORMATS = (torch.int8, torch.float8_e4m3fn)
 """Element types of quantised pages."""
-_SCALE_BYTES = 4
+SCALE_BYTES = 4
 
 
 def page_rows(block_size: int, head_dim: int, dtype: torch.dtype) -> int:
     """Rows of head_dim elements that a page has for each head of K and of V."""
-    return block_size if dtype not in FORMATS else block_size + -(-_SCALE_BYTES * block_size // head_dim)
+    return block_size if dtype not in FORMATS else block_size + -(-SCALE_BYTES * block_size // head_dim)
 
 
 def block_size_of(pages: torch.Tensor) -> int:
@@ -27,7 +27,7 @@ def block_size_of(pages: torch.Tensor) -> int:
     if pages.dtype not in FORMATS:
         return rows
     # page_rows grows with the block size, so it can be turned round: the largest block that fits.
-    block_size = rows * head_dim // (head_dim + _SCALE_BYTES)
+    block_size = rows * head_dim // (head_dim + SCALE_BYTES)
     return block_size + (page_rows(block_size + 1, head_dim, pages.dtype) <= rows)
 
 
@@ -48,7 +48,7 @@ def scales_of(pages: torch.Tensor, block_size: int) -> torch.Tensor:
     *outer, rows, head_dim = pages.shape
     vectors = pages.view(torch.uint8).view(*outer, rows * head_dim)
     first = block_size * head_dim
-    return vectors[..., first : first + _SCALE_BYTES * block_size].view(torch.float32)
+    return vectors[..., first : first + SCALE_BYTES * block_size].view(torch.float32)
 
 
 def dequantize(pages: torch.Tensor, block_size: int) -> torch.Tensor:

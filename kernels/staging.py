@@ -5,11 +5,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-__all__ = ["Field", "Staging"]
+__all__ = ["Field", "Staging", "to_device"]
 
 ALIGNMENT = 16
 Field = tuple[Sequence[int], torch.dtype]
 """Shape and dtype of one array."""
+
+
+def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """The array as a tensor on the device. A GPU is not waited for: the copy is queued from pinned memory, which torch
+    keeps until it is done."""
+    tensor = torch.from_numpy(array)
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 class Staging:

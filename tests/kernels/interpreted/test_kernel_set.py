@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import runner
+from engine import platform
 from engine.config import CacheConfig
 from engine.models.loading import load_decoder
 from engine.runner import ModelRunner, RunnerOutput
@@ -33,7 +33,7 @@ def test_the_runner_computes_the_same_with_the_kernels_of_a_gpu(
     settings = {"mistral": {"sliding_window": 5}, "qwen3": {"head_dim": 12}, "gemma2": {"sliding_window": 5}}[family]
     build_checkpoint(tmp_path, family, hidden_size=32, intermediate_size=40, num_hidden_layers=2, **settings)
     expected = steps(tmp_path)
-    monkeypatch.setattr(runner, "kernels_for", lambda *_device, **_options: gpu.build())
+    monkeypatch.setattr(platform, "kernels_for", lambda *_device, **_options: gpu.build())
     for actual, wanted in zip(steps(tmp_path), expected, strict=True):
         torch.testing.assert_close(actual.logits, wanted.logits, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(actual.states, wanted.states, atol=1e-4, rtol=1e-4)
