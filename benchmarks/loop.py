@@ -53,7 +53,8 @@ class StillRunner:
     def __init__(self, runner: ModelRunner, n_blocks: int) -> None:
         self.config, self.block_size, self.groups = runner.config, runner.block_size, runner.groups
         self.n_blocks = n_blocks
-        self.state_layers = ()
+        self.state_layers, self.runs_beside = (), False
+        self.kernels, self.device = runner.kernels, runner.device
         self._logits = torch.randn(1, runner.config.vocab_size, generator=torch.Generator().manual_seed(0))
 
     def run(self, plan: StepPlan, _drawn: torch.Tensor | None = None) -> RunnerOutput:

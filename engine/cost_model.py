@@ -82,7 +82,8 @@ class CostModel:
     factor (see TimeFit). A step reads the weights once whatever its tokens, so memory traffic is the fixed part;
     arithmetic is the slope, which differs for the first tokens. Until steps are measured a cautious guess stands in.
 
-    itemsize: bytes of one cached or embedded number. block_size: tokens per page.
+    itemsize: bytes of one embedded number. block_size: tokens per page. token_kv_bytes: of a token's keys and values in
+    one layer (None: numbers of itemsize bytes).
     """
 
     def __init__(
@@ -92,12 +93,13 @@ class CostModel:
         *,
         itemsize: int,
         block_size: int,
+        token_kv_bytes: int | None = None,
         half_life_steps: float = 200.0,
     ) -> None:
         self._weights, self._block_size, self._n_layers = weights, block_size, config.n_layers
         self._layer_flops, self._head_flops = (2.0 * n for n in _weights(config))
         self._pair_flops = 4 * config.n_heads * config.head_dim
-        self._token_kv_bytes = 2 * config.n_kv_heads * config.head_dim * itemsize
+        self._token_kv_bytes = token_kv_bytes or 2 * config.n_kv_heads * config.head_dim * itemsize
         self._embedding_bytes = config.hidden_size * itemsize
         self._logits_bytes = 4 * config.vocab_size
         self._groups = [(window, config.windows.count(window)) for window in dict.fromkeys(config.windows)]

@@ -14,13 +14,16 @@ Musco and Suresh, 2024, "drafter-invariant").
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from engine.constrain import GrammarFault
 from engine.generation import Generation
 from engine.plan import Row, StepPlan
 from engine.request import Request
-from engine.sampler import Draws, SampledToken, SamplingRow, draw
+from engine.sampler import Draws, PreparedDraws, Sampler
+from engine.sampling_row import SampledToken, SamplingRow
+from kernels.staging import to_device
 
 __all__ = ["StepDraws"]
 
@@ -67,6 +70,7 @@ class StepDraws:
         requests: Mapping[str, Request],
         generations: Mapping[str, Generation],
         kept: MutableMapping[str, torch.Tensor],
+        sampler: Sampler,
     ) -> None:
         """kept: by request id, the logits [vocab] of prepared requests; those of resumed ones are taken out."""
         self.prepared: list[tuple[Row, torch.Tensor]] = []
@@ -83,6 +87,8 @@ class StepDraws:
             self._sources.append(source)
         self._spans: list[_Span] = []
         self._rows: list[SamplingRow] = []
+        self._sampler = sampler
+        self._prepared: PreparedDraws | None = None
         self._picked: list[int] = []  # by draw: its row of the step's logits, with the kept ones behind them
         self._kept: list[torch.Tensor] = []
         self._draws: Draws | None = None
@@ -103,7 +109,7 @@ class StepDraws:
         return {span.generation.request.id: span.first for span in self._spans if span.generation.n_left > 1}
 
     def fill_masks(self) -> None:
-        """Find what is drawn, and under which masks."""
+        """Find what is drawn, and under which masks; what the device needs for that is on its way to it then."""
         for source in self._sources:
             generation = source.generation
             if generation is None or not source.is_wanted:
@@ -126,21 +132,24 @@ class StepDraws:
                 first = self._n_logits + len(self._kept)
                 self._kept.append(source.kept)
             self._picked += range(first, first + count)
+        if self._rows:
+            self._prepared = self._sampler.prepare(self._rows)
 
     def draw(self, logits: torch.Tensor) -> None:
         """Draw from logits, float32 [sum n_logits, vocab], which may be changed. Waits for no device."""
         self.prepared = [
-            (source.row, logits[source.first])
+            # The next step may overwrite the logits, and a view would keep all of them alive.
+            (source.row, logits[source.first].clone())
             for source in self._sources
             if source.generation is None and source.row is not None
         ]
-        if not self._rows:
+        if self._prepared is None:
             return
         if self._kept:
             logits = torch.cat([logits, torch.stack(self._kept)])
         if self._picked != list(range(len(logits))):
-            logits = logits[self._picked]
-        self._draws = draw(logits, self._rows)
+            logits = logits.index_select(0, to_device(np.array(self._picked, dtype=np.int64), logits.device))
+        self._draws = self._prepared.draw(logits)
 
     def read(self) -> None:
         """Wait for the tokens."""

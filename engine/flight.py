@@ -5,6 +5,8 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
+import torch
+
 from engine.cost_model import StepCost
 from engine.draws import StepDraws
 from engine.plan import StepPlan
@@ -17,18 +19,52 @@ class Forward:
     """One forward pass, which begins at once: on `thread`, or here and now without one.
 
     On a GPU that only queues it, so there the caller goes on either way; a CPU computes it before anything else unless
-    it has a thread. seconds: what the pass took; waited_s: for how long of that the step loop could do nothing else.
+    it has a thread. waited_s: for how long the step loop could do nothing else; launch_s: what queueing it took of
+    that, on a GPU.
     """
 
-    def __init__(self, work: Callable[[], RunnerOutput], thread: Executor | None) -> None:
-        self.seconds = self.waited_s = 0.0
+    def __init__(self, work: Callable[[], RunnerOutput], thread: Executor | None, *, is_queued: bool = False) -> None:
+        """is_queued: the work is done by a GPU, behind what was queued before."""
+        self.waited_s = self.launch_s = 0.0
+        self._seconds = 0.0
         self._work = work
         self._output: Future[RunnerOutput] | RunnerOutput
-        if thread is None:
+        self._marks: list[torch.cuda.Event] = []  # on a GPU: when it begins, when it ends, when its tokens are drawn
+        if is_queued:
+            began = time.perf_counter()
+            self._mark()
+            self._output = work()
+            self._mark()
+            self.waited_s = self.launch_s = time.perf_counter() - began
+        elif thread is None:
             self._output = self._compute()
-            self.waited_s = self.seconds
+            self.waited_s = self._seconds
         else:
             self._output = thread.submit(self._compute)
+
+    @property
+    def seconds(self) -> float:
+        """What the pass took. Waits for a GPU that has not finished it."""
+        return self._between(0) if self._marks else self._seconds
+
+    @property
+    def drawing_s(self) -> float:
+        """What a GPU took from its end to the last of its draws; 0 elsewhere."""
+        return self._between(1) if len(self._marks) > 2 else 0.0
+
+    def mark_drawn(self) -> None:
+        """Note that all draws from its logits are queued."""
+        if self._marks:
+            self._mark()
+
+    def _mark(self) -> None:
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        self._marks.append(torch.cuda.current_stream().record_event(event))
+
+    def _between(self, index: int) -> float:
+        first, last = self._marks[index : index + 2]
+        last.synchronize()
+        return float(first.elapsed_time(last)) / 1000
 
     def result(self) -> RunnerOutput:
         """Its output, once it is there. Raises what the pass raised."""
@@ -41,7 +77,7 @@ class Forward:
     def _compute(self) -> RunnerOutput:
         began = time.perf_counter()
         output = self._work()
-        self.seconds = time.perf_counter() - began
+        self._seconds = time.perf_counter() - began
         return output
 
 

@@ -23,7 +23,8 @@ from engine.pair_config import InstanceOptions
 from engine.plan import Accepted, Row, StepPlan, StepResult
 from engine.request import EngineError, FinishReason, Request, RequestRefused
 from engine.runner import ModelRunner, RunnerOutput
-from engine.sampler import check_token_ids
+from engine.sampler import Sampler
+from engine.sampling_row import check_token_ids
 from engine.scheduler import Scheduler
 from engine.speculation.forced import ForcedTokens
 from engine.speculation.proposer import DraftTree, Proposer
@@ -65,10 +66,11 @@ class ModelInstance:
             cost_model=cost_model,
             clock=clock,
         )
+        self._sampler = Sampler(runner.kernels, runner.config.vocab_size, runner.device, scheduler.rows)
         self.cost_model = cost_model
         self._proposer, self._thread = proposer, thread
         # A draft follows the newest token, so it would have to be awaited.
-        self._runs_ahead = self._options.overlap_depth > 0 and proposer is None
+        self._runs_ahead = self._options.depth(runs_beside=runner.runs_beside) > 0 and proposer is None
         self._flight: Flight | None = None
         self._matchers: dict[str, GuardedMatcher] = {}  # by request id
         self._forced = ForcedTokens(self._matchers)
@@ -76,6 +78,11 @@ class ModelInstance:
         self._generations: dict[str, Generation] = {}  # by request id
         self._by_submit: dict[str, Generation] = {}
         self._kept: dict[str, torch.Tensor] = {}  # by request id: the logits [vocab] of a prepared prompt's last token
+
+    def warm_up(self) -> None:
+        """Compile what the first draws would have to wait for, on a GPU."""
+        if self._runner.runs_beside:
+            self._sampler.warm_up()
 
     @property
     def has_work(self) -> bool:
@@ -207,8 +214,12 @@ class ModelInstance:
         output = flight.forward.result()
         computed = time.perf_counter()
         draws.draw(output.logits)
+        flight.forward.mark_drawn()
         self.counters.bookkeeping_s += filled - began
-        self.counters.sample_s += time.perf_counter() - computed
+        if self._runner.runs_beside:
+            self.counters.launch_s += time.perf_counter() - computed
+        else:
+            self.counters.sample_s += time.perf_counter() - computed
         if self._runs_ahead and len(draws.generations) == self.scheduler.n_running:
             awaited = draws.awaited()
             plan = self._scheduled(lambda: self.scheduler.schedule_ahead(awaited))
@@ -247,8 +258,9 @@ class ModelInstance:
         cost = self.cost_model.step(plan.rows)
         ids = tuple(self._client_id(row.request_id) for row in plan.rows)
         pulse.beat(ids, self.cost_model.seconds(cost))
-        draws = StepDraws(plan, self._requests, self._generations, self._kept)
-        return Flight(plan, ids, cost, draws, Forward(lambda: self._runner.run(plan, drawn), self._thread))
+        draws = StepDraws(plan, self._requests, self._generations, self._kept, self._sampler)
+        forward = Forward(lambda: self._runner.run(plan, drawn), self._thread, is_queued=self._runner.runs_beside)
+        return Flight(plan, ids, cost, draws, forward)
 
     def _collect(self, flight: Flight, output: RunnerOutput) -> list[Event]:
         """End a step: its tokens are accepted and committed, its requests' clients told."""
@@ -270,9 +282,15 @@ class ModelInstance:
         events: list[Event] = [self._prepared(row, logits, output) for row, logits in draws.prepared]
         events += [self._fail(self._generations[request_id], fault) for request_id, fault in draws.faults.items()]
         events += self._events_of(draws.generations)
-        counters.forward_s += flight.forward.seconds
-        counters.forward_wait_s += flight.forward.waited_s
-        counters.sample_s += read - began
+        forward = flight.forward
+        counters.forward_s += forward.seconds
+        counters.forward_wait_s += forward.waited_s
+        counters.launch_s += forward.launch_s
+        if self._runner.runs_beside:  # what is read then waits for the forward pass, too
+            counters.forward_wait_s += read - began
+            counters.sample_s += forward.drawing_s
+        else:
+            counters.sample_s += read - began
         counters.mask_s += mask_s
         counters.bookkeeping_s += time.perf_counter() - read - mask_s
         return events
@@ -285,7 +303,7 @@ class ModelInstance:
         root = root_key(
             salt=salt,
             fingerprint=self.info.fingerprint,
-            kv_format=self.info.dtype,
+            kv_format=f"{self.info.dtype} {self.info.kv_dtype}",
             position_scheme=self._runner.config.position_scheme(self.info.max_model_len),
         )
         return Request(request_id, list(tokens), root_key=root)
@@ -341,7 +359,7 @@ class ModelInstance:
     def _prepared(self, row: Row, logits: torch.Tensor, output: RunnerOutput) -> Prepared:
         request = self._requests[row.request_id]
         if request.logits_kept:
-            self._kept[request.id] = logits.clone()  # a view would keep the whole step's logits alive
+            self._kept[request.id] = logits
         self.scheduler.set_deadline(request, self._clock() + self._options.max_hold_s)
         log_p = torch.log_softmax(logits.float(), dim=-1)
         best = torch.topk(logits.float(), 2).values

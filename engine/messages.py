@@ -84,7 +84,7 @@ Command = Compile | Prepare | Submit | Cancel | Release | GetStats | Shutdown
 
 
 class ModelInfo(msgspec.Struct, frozen=True):
-    """What a client must know of a loaded model."""
+    """What a client must know of a loaded model. kv_dtype: see CacheConfig."""
 
     name: str
     path: str
@@ -96,6 +96,7 @@ class ModelInfo(msgspec.Struct, frozen=True):
     n_blocks: int
     block_size: int
     fingerprint: str
+    kv_dtype: str = "auto"
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):

@@ -1,32 +1,35 @@
 """Loads the small and the large model into one engine: one budget for their pages, one check that they speak one
 vocabulary."""
 
-import hashlib
+import logging
 import time
 from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 
+from engine.attention import token_kv_bytes
 from engine.calibration import calibrate
-from engine.config import CacheConfig, EngineConfig, resolve_dtype
+from engine.config import CacheConfig
 from engine.constrain import Compiler, ConstraintCompiler
 from engine.core import EngineCore
 from engine.cost_model import CostModel, WeightBytes
+from engine.graphs import buckets_for
 from engine.instance import ModelInstance
+from engine.kv_budget import StepNeeds, measure_step, shared_caches, split_bytes
+from engine.loaded_model import LoadedModel
 from engine.messages import ModelInfo, Ready
-from engine.models.config import ModelConfig
-from engine.models.loading import load_decoder
 from engine.pair_config import InstanceOptions, PairConfig
-from engine.quantization import converter
+from engine.platform import Platform, resolve_device
 from engine.runner import ModelRunner
 from engine.speculation.proposer import Proposer
 from engine.tokenizer import Tokenizer
 from grammars import GrammarCompiler
 
-__all__ = ["LoadedEngine", "VocabularyComparison", "fingerprint", "load_engine"]
+__all__ = ["LoadedEngine", "VocabularyComparison", "load_engine"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,29 +72,29 @@ class LoadedEngine:
         return Ready(self.core.info(), self.load_s, self.comparison.is_shared)
 
 
-def load_engine(config: PairConfig, proposers: Mapping[str, Proposer] | None = None) -> LoadedEngine:
-    """Load every model. proposers: by model name, where its drafts come from.
+def load_engine(
+    config: PairConfig, proposers: Mapping[str, Proposer] | None = None, platform: Platform | None = None
+) -> LoadedEngine:
+    """Load every model. proposers: by model name, where its drafts come from. platform: where to compute (None: on the
+    device that the models name).
 
-    Raises FileNotFoundError, ValueError or CheckpointError, naming what is wrong with a checkpoint.
+    Raises FileNotFoundError, ValueError or CheckpointError, naming what is wrong with a checkpoint or an option.
     """
     began = time.perf_counter()
     if config.torch_threads is not None:
         torch.set_num_threads(config.torch_threads)
-    caches = _split_kv_bytes(config)
+    options, proposers = config.options, proposers or {}
+    platform = platform or Platform.of(_device_of(config), graphs=options.graphs)
+    models = {name: LoadedModel.load(engine, platform) for name, engine in config.models.items()}
+    caches = _size_caches(config, models, platform, {name: name in proposers for name in models})
     # One thread for all models: forward passes side by side would share the cores and wait for each other.
-    thread = ThreadPoolExecutor(1, "forward") if config.options.overlap_depth else None
-    tokenizers = {name: Tokenizer.from_folder(engine.path) for name, engine in config.models.items()}
+    is_threaded = options.depth(runs_beside=platform.runs_beside) > 0 and not platform.runs_beside
+    thread = ThreadPoolExecutor(1, "forward") if is_threaded else None
     instances = {
-        name: _load_instance(
-            name,
-            replace(engine, cache=caches[name]),
-            tokenizers[name],
-            config.options,
-            (proposers or {}).get(name),
-            thread,
-        )
-        for name, engine in config.models.items()
+        name: _build_instance(name, model, caches[name], options, proposers.get(name), platform, thread)
+        for name, model in models.items()
     }
+    tokenizers = {name: model.tokenizer for name, model in models.items()}
     factories = {name: _compiler_factory(tokenizers[name], instance) for name, instance in instances.items()}
     core = EngineCore(instances, ConstraintCompiler(factories, config.compile_threads))
     first, *others = tokenizers.values()
@@ -101,64 +104,98 @@ def load_engine(config: PairConfig, proposers: Mapping[str, Proposer] | None = N
     return LoadedEngine(core, tokenizers, comparison, time.perf_counter() - began)
 
 
-def fingerprint(folder: Path) -> str:
-    """SHA-256 over the names and contents of what decides a checkpoint's answers: configuration, tokenizer, weights."""
-    digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").digest()
-        digest.update(path.name.encode() + b"\0" + content)
-    return digest.hexdigest()
+def _device_of(config: PairConfig) -> str:
+    """The device of all models. Raises ValueError where they name several."""
+    devices = {resolve_device(engine.device) for engine in config.models.values()}
+    if len(devices) > 1:
+        raise ValueError(
+            f"the models name several devices, {', '.join(sorted(devices))}: give all of them the same one"
+        )
+    return devices.pop()
 
 
-def _load_instance(
+def _size_caches(
+    config: PairConfig, models: Mapping[str, LoadedModel], platform: Platform, drafts: Mapping[str, bool]
+) -> Mapping[str, CacheConfig]:
+    """The size of every model's cache, where it is known: what was asked for, or what is left of a GPU. drafts: by
+    model, whether it verifies any."""
+    caches = {name: model.config.cache for name, model in models.items()}
+    per_token = {name: model.bytes_per_token for name, model in models.items()}
+    if config.kv_bytes is not None:
+        return split_bytes(caches, per_token, config.kv_bytes)
+    if platform.memory is None or all(cache.kv_bytes or cache.n_blocks for cache in caches.values()):
+        return caches
+    needs = {
+        name: _needs(model, config.options.max_draft if drafts[name] else 0, platform) for name, model in models.items()
+    }
+    return shared_caches(caches, per_token, needs, platform.memory, config.memory_share)
+
+
+def _needs(model: LoadedModel, max_draft: int, platform: Platform) -> StepNeeds:
+    """max_draft: tokens of a draft, 0 where there are none."""
+    limits, state_layers = model.limits, model.state_layers
+    peak = measure_step(model.decoder, model.config.cache.block_size, limits, model.max_len, state_layers, platform)
+    buckets = buckets_for(limits.rows, max_draft) if platform.recorder is not None else []
+    return StepNeeds.of(peak, buckets, model.decoder.config.vocab_size)
+
+
+def _build_instance(
     name: str,
-    config: EngineConfig,
-    tokenizer: Tokenizer,
+    model: LoadedModel,
+    cache: CacheConfig,
     options: InstanceOptions,
     proposer: Proposer | None,
+    platform: Platform,
     thread: Executor | None,
 ) -> ModelInstance:
     """thread: for forward passes; a GPU computes beside the step loop without one."""
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype_name = resolve_dtype(config.dtype, device)
-    dtype: torch.dtype = getattr(torch, dtype_name)
-    convert = converter(config.quantize, dtype, torch.device(device), is_invariant=config.invariant)
-    with ThreadPoolExecutor(1, "fingerprint") as hashing:  # half a second per gigabyte, beside the conversion
-        hashed = hashing.submit(fingerprint, Path(config.path))
-        decoder = load_decoder(config.path, dtype, device, convert, config.max_model_len)
-    model = decoder.config
-    runner = ModelRunner(model, decoder, config.cache, config.pooled_layers(model), is_invariant=config.invariant)
+    config, decoder = model.config, model.decoder
+    shape = decoder.config
+    runner = ModelRunner(shape, decoder, cache, model.state_layers, is_invariant=config.invariant, platform=platform)
+    runner.record(
+        model.limits.rows,
+        model.max_len,
+        0 if proposer is None else options.max_draft,
+        lambda done, total: log.info("%s: %d of %d graphs recorded", name, done, total),
+    )
     *layers, head = (projection.n_bytes for projection in decoder.projections)
     weights = WeightBytes(sum(layers), head)
-    cost_model = CostModel(model, weights, itemsize=dtype.itemsize, block_size=runner.block_size)
+    cost_model = CostModel(
+        shape,
+        weights,
+        itemsize=decoder.dtype.itemsize,
+        block_size=runner.block_size,
+        token_kv_bytes=token_kv_bytes(shape, runner.kv_dtype),
+    )
     calibrate(runner, cost_model, options.calibrate_s)
     info = ModelInfo(
         name=name,
         path=str(config.path),
         n_parameters=decoder.n_parameters,
-        vocab_size=model.vocab_size,
-        max_model_len=config.model_len(model),
-        dtype=dtype_name,
+        vocab_size=shape.vocab_size,
+        max_model_len=model.max_len,
+        dtype=str(decoder.dtype).removeprefix("torch."),
         kv_bytes=runner.kv_bytes,
         n_blocks=runner.n_blocks,
         block_size=runner.block_size,
-        fingerprint=hashed.result(),
+        fingerprint=model.fingerprint,
+        kv_dtype=cache.kv_dtype,
     )
-    ends = {*model.eos_token_ids, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])}
-    return ModelInstance(
+    tokenizer = model.tokenizer
+    ends = {*shape.eos_token_ids, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])}
+    instance = ModelInstance(
         info,
         runner,
         tokenizer,
-        scheduler=config.scheduler,
+        scheduler=model.limits,
         cost_model=cost_model,
-        end_ids=frozenset(end for end in ends if 0 <= end < model.vocab_size),
+        end_ids=frozenset(end for end in ends if 0 <= end < shape.vocab_size),
         options=options,
         proposer=proposer,
-        thread=thread if device == "cpu" else None,
+        thread=thread,
     )
+    instance.warm_up()
+    return instance
 
 
 def _compiler_factory(tokenizer: Tokenizer, instance: ModelInstance) -> "_CompilerFactory":
@@ -175,20 +212,3 @@ class _CompilerFactory:
 
     def __call__(self) -> Compiler:
         return GrammarCompiler(self.tokenizer, vocab_size=self.vocab_size, stop_token_ids=self.end_ids)
-
-
-def _split_kv_bytes(config: PairConfig) -> Mapping[str, CacheConfig]:
-    """Each model's share of the budget is that of its bytes per token, so that all hold equally many tokens."""
-    caches = {name: engine.cache for name, engine in config.models.items()}
-    if config.kv_bytes is None:
-        return caches
-    per_token = {}
-    for name, engine in config.models.items():
-        model = ModelConfig.from_folder(engine.path)
-        itemsize: int = getattr(torch, resolve_dtype(engine.dtype)).itemsize
-        per_token[name] = model.kv_bytes_per_token(itemsize)
-    total = sum(per_token.values())
-    return {
-        name: replace(cache, n_blocks=None, kv_bytes=config.kv_bytes * per_token[name] // total)
-        for name, cache in caches.items()
-    }

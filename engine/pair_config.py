@@ -14,7 +14,8 @@ class InstanceOptions:
     submits is released. max_draft: most tokens of a draft. calibrate_s: about so long the first steps of a model are
     measured while it loads (0: predictions begin with a guess). overlap_depth: 1 launches a step before the tokens of
     the last one are known, so that masks, text and events are worked out beside its forward pass; 0 does one thing
-    after the other (the output is the same either way).
+    after the other (the output is the same either way); None is 1 on a GPU, and 0 on a CPU, where both would share the
+    cores. graphs: record decode steps as CUDA graphs, on a GPU.
     """
 
     forced_tokens: bool = True
@@ -22,18 +23,24 @@ class InstanceOptions:
     max_hold_s: float = 120.0
     max_draft: int = 8
     calibrate_s: float = 1.5
-    overlap_depth: int = 0
+    overlap_depth: int | None = None
+    graphs: bool = True
 
     def __post_init__(self) -> None:
         """Raise ValueError with what was wrong and what is allowed."""
-        if self.overlap_depth not in (0, 1):
-            raise ValueError(f"overlap_depth is {self.overlap_depth}: use 0 or 1")
+        if self.overlap_depth not in (None, 0, 1):
+            raise ValueError(f"overlap_depth is {self.overlap_depth}: use 0, 1 or None")
+
+    def depth(self, *, runs_beside: bool) -> int:
+        """Steps launched ahead. runs_beside: whether the device computes while the step loop goes on."""
+        return int(runs_beside) if self.overlap_depth is None else self.overlap_depth
 
 
 @dataclass(frozen=True, slots=True)
 class PairConfig:
-    """models: by the name that clients use, one or more. kv_bytes: for the pages of all models together (None: each
-    model takes what its own configuration says); it is split so that every model can hold as many tokens.
+    """models: by the name that clients use, one or more. kv_bytes: for the pages of all models together, split so that
+    every model can hold as many tokens (None: each model takes what its own configuration says, and those that say
+    nothing share what is left of a GPU in the same way). memory_share: of a GPU's memory, for weights, pages and steps.
     torch_threads: of one operation (None: torch decides). compile_threads: for constraints.
     """
 
@@ -41,6 +48,7 @@ class PairConfig:
     kv_bytes: int | None = None
     torch_threads: int | None = None
     compile_threads: int = 2
+    memory_share: float = 0.9
     options: InstanceOptions = field(default_factory=InstanceOptions)
 
     def __post_init__(self) -> None:
@@ -51,3 +59,5 @@ class PairConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}: use 1 or more")
+        if not 0.0 < self.memory_share <= 1.0:
+            raise ValueError(f"memory_share is {self.memory_share}: use more than 0, up to 1")

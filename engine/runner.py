@@ -1,19 +1,20 @@
 """From a StepPlan to logits: one forward pass of one model over its paged cache."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
-from engine.attention import KVCache, StepAttention
+from engine.attention import KVCache, StepAttention, page_dtype
 from engine.config import CacheConfig, ModelConfig
 from engine.fused_layers import FUSED_TOKENS, FusedLayers
+from engine.graphs import StepGraphs, buckets_for
 from engine.kv_groups import KVGroup
 from engine.models.decoder import Decoder
 from engine.plan import StepPlan
+from engine.platform import Platform
 from engine.pooled_state import PooledStates
 from engine.step_batch import StepBatch
-from kernels import kernels_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +38,11 @@ class ModelRunner:
         state_layers: tuple[int, ...] = (),
         *,
         is_invariant: bool = False,
+        platform: Platform | None = None,
     ) -> None:
         """state_layers: ascending indices of the decoder layers whose outputs are pooled. is_invariant: the logits of a
         row are the same bits whatever else is in the step, given that the model's projections keep that promise too.
+        platform: where it computes (None: that of the model's device).
 
         Raises ValueError where the cache cannot hold one block, or a state layer does not exist.
         """
@@ -49,16 +52,21 @@ class ModelRunner:
             raise ValueError(f"state_layers is {state_layers}: use ascending layers from 0 to {config.n_layers - 1}")
         self.config, self.model, self.state_layers = config, model, state_layers
         self.block_size = cache.block_size
+        self.kv_dtype = page_dtype(cache.kv_dtype, model.dtype)
         self.n_blocks = cache.count_blocks(
-            KVCache.bytes_per_block(config, cache.block_size, model.dtype.itemsize)
+            KVCache.bytes_per_block(config, cache.block_size, self.kv_dtype)
             + PooledStates.bytes_per_block(len(state_layers), config.hidden_size)
         )
-        self._device = model.device
-        self._kernels = kernels_for(model.device, model.dtype, is_invariant=is_invariant)
-        self._cache = KVCache(config, self.n_blocks, cache.block_size, model.dtype, self._device)
-        self._fused = FusedLayers.build(model, self._cache)
+        platform = platform or Platform.of(str(model.device))
+        self.device, self.kernels = platform.device, platform.kernels(model.dtype, is_invariant)
+        if cache.kv_dtype != "auto" and not self.kernels.reads_quantized:
+            raise ValueError(f"kv_dtype is {cache.kv_dtype!r} and the device {self.device}: use auto on a CPU")
+        self._cache = KVCache(config, self.n_blocks, cache.block_size, self.kv_dtype, self.device)
+        self._fused = FusedLayers.build(model, self._cache) if self.kernels.is_native else None
+        self.runs_beside = platform.runs_beside
+        self._recorder, self._graphs = platform.recorder, list[StepGraphs]()
         self._states = PooledStates(
-            self.n_blocks, cache.block_size, len(state_layers), config.hidden_size, self._device
+            self.n_blocks, cache.block_size, len(state_layers), config.hidden_size, self.device, self.kernels
         )
 
     @property
@@ -78,21 +86,55 @@ class ModelRunner:
         drawn: int64 [n], the draws of the step before, where rows refer to them (see `Row`). They stay on the device.
         Raises ValueError for a plan whose rows do not fit their blocks.
         """
+        if self.runs_beside:
+            torch.cuda.set_device(self.device)  # which GPU is current is known to each thread on its own
         if plan.copies:
             sources, targets = zip(*plan.copies, strict=True)
             self.copy_blocks(sources, targets)
         if not plan.rows:
             return RunnerOutput(torch.empty(0, self.config.vocab_size))
-        batch = StepBatch.from_plan(plan, self.block_size, len(self.groups), self._device)
-        attend = StepAttention(self._cache, batch, self.config, self._kernels)
-        run_layers = self._fused if len(batch.tokens) <= FUSED_TOKENS else None
+        # Torch's attention groups rows that are alike; graphs want the order of the plan.
+        batch = StepBatch.from_plan(plan, self.block_size, len(self.groups), is_sorted=self._recorder is None)
+        for graphs in self._graphs:
+            found = graphs.run(batch, drawn)
+            if found is not None:
+                return RunnerOutput(found.logits, {} if found.states is None else self._pool(batch, found.states))
+        tensors = batch.to(self.device)
+        attend = StepAttention.of(self._cache, self.config, self.kernels, batch, tensors)
+        run_layers = self._fused if len(tensors.tokens) <= FUSED_TOKENS else None
         hidden, states = self.model.forward(
-            batch.tokens, batch.positions, attend, self._kernels, self.state_layers, run_layers, drawn
+            tensors.tokens, tensors.positions, attend, self.kernels, self.state_layers, run_layers, drawn
         )
-        pooled = self._pool(batch, states) if self.state_layers else {}
-        if not len(batch.logits_from):
+        pooled = self._pool(batch, torch.stack(states, dim=1)) if self.state_layers else {}
+        if not len(tensors.logits_from):
             return RunnerOutput(torch.empty(0, self.config.vocab_size), pooled)
-        return RunnerOutput(self.model.logits(hidden.index_select(0, batch.logits_from), self._kernels), pooled)
+        return RunnerOutput(self.model.logits(hidden.index_select(0, tensors.logits_from), self.kernels), pooled)
+
+    @torch.inference_mode()
+    def record(
+        self,
+        max_rows: int,
+        max_model_len: int,
+        max_draft: int = 0,
+        on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> None:
+        """Record steps of up to max_rows rows as graphs, where the platform can, and drafts of max_draft tokens to
+        verify. on_progress: graphs recorded, of how many. A model that chooses experts is not recorded: which of them
+        are needed is known on the host only.
+        """
+        if self._recorder is not None and self.config.experts is None:
+            buckets = buckets_for(max_rows, max_draft)
+            graphs = StepGraphs(
+                self.model,
+                self._cache,
+                self.kernels,
+                self.state_layers,
+                buckets,
+                max_model_len,
+                self._recorder,
+                on_progress=on_progress,
+            )
+            self._graphs.append(graphs)
 
     @torch.inference_mode()
     def copy_blocks(self, sources: Sequence[int], targets: Sequence[int]) -> None:
@@ -100,9 +142,10 @@ class ModelRunner:
         self._cache.copy_pages(sources, targets)
         self._states.copy_pages(sources, targets)
 
-    def _pool(self, batch: StepBatch, states: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-        stacked = torch.stack(states, dim=1).float()  # [n, layers, hidden]
-        self._states.add(batch.rows, stacked, batch.slots[0])
+    def _pool(self, batch: StepBatch, states: torch.Tensor) -> dict[str, torch.Tensor]:
+        """states: [n, layers, hidden]."""
+        stacked = states.float()
+        self._states.add(batch.rows, stacked)
         pooled, end = dict[str, torch.Tensor](), 0
         for row in batch.rows:
             end += row.n

@@ -59,12 +59,12 @@ class Scheduler:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config, self.pool = config, pool
-        self._tables = BlockTables(pool, groups, max_chunk=config.token_budget, splits_blocks=splits_blocks)
+        self._tables = BlockTables(pool, groups, max_chunk=config.budget, splits_blocks=splits_blocks)
         self.window = self._tables.longest(max_model_len)
         # Every running request gets a token in every step, so there can be no more of them than the budget has tokens.
-        self.max_running = min(config.max_rows, config.token_budget)
-        self.max_held = 4 * config.max_rows if max_held is None else max_held
-        self._prefill_cap = config.prefill_cap or config.token_budget
+        self.max_running = min(config.rows, config.budget)
+        self.max_held = 4 * config.rows if max_held is None else max_held
+        self._prefill_cap = config.prefill_cap or config.budget
         self.counters = counters or Counters()
         self._cost_model, self._clock = cost_model, clock
         self.shares_machine = False
@@ -207,7 +207,7 @@ class Scheduler:
         if self._in_flight:
             step_id = self._in_flight[0][0].step_id
             raise RuntimeError(f"step {step_id} is not committed: commit it before the next schedule()")
-        budget, limit = self.config.token_budget, self._chunk_limit()
+        budget, limit = self.config.budget, self._chunk_limit()
         granted: list[tuple[Request, int]] = []
         while len(granted) < len(self._running):
             request = self._running[len(granted)]
@@ -326,7 +326,7 @@ class Scheduler:
         """Predicts in how many seconds that many waiting tokens are computed, at the pace of the next step."""
         if self._cost_model is None:
             return 0.0
-        n, streams, limit = self.config.token_budget, list[Shape](), self._chunk_limit()
+        n, streams, limit = self.config.budget, list[Shape](), self._chunk_limit()
         if limit is not None:
             streams = self._streams()
             n = limit.take(0, max(1, n - len(streams)))

@@ -17,7 +17,8 @@ class Counters:
 
     A step's time is parted into schedule_s, forward_s, mask_s (filling token masks, wherever that happens), sample_s
     and bookkeeping_s (accepting tokens, text, stops, commit, events). forward_wait_s: for how much of forward_s the
-    step loop could do nothing else; the rest of forward_s hid other work.
+    step loop could do nothing else; the rest of forward_s hid other work. On a GPU forward_s and sample_s are its own
+    time, forward_wait_s that of the step loop while it waits for tokens, and launch_s what queueing the work took.
     """
 
     prompt_tokens_computed: int = 0
@@ -42,6 +43,7 @@ class Counters:
     compile_refused: int = 0
     compile_s: float = 0.0
     schedule_s: float = 0.0
+    launch_s: float = 0.0
     forward_s: float = 0.0
     forward_wait_s: float = 0.0
     mask_s: float = 0.0

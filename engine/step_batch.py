@@ -1,4 +1,4 @@
-"""A StepPlan as tensors: the flat batch that a model computes in one forward pass."""
+"""A StepPlan as arrays: the flat batch that a model computes in one forward pass."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,31 +8,47 @@ import torch
 
 from engine.plan import Row, StepPlan
 from kernels import RaggedBatch
+from kernels.staging import Staging
+
+__all__ = ["StepBatch", "StepTensors"]
 
 
 @dataclass(frozen=True, slots=True)
-class StepBatch:
-    """Rows in the order of the flat batch, which is not the plan's: rows alike lie side by side, so attention can group
-    them.
+class StepTensors:
+    """The arrays of a StepBatch on the device that computes it, all int64."""
 
-    tokens, positions: int64 [n]. slots, ragged: one of each for every KV group; slots is page * block_size + offset,
-    int64 [n]. logits_from: int64 [sum n_logits], where in the flat batch each row of logits comes from, in the order of
-    the plan.
-    """
-
-    rows: tuple[Row, ...]
     tokens: torch.Tensor
     positions: torch.Tensor
     slots: tuple[torch.Tensor, ...]
     logits_from: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class StepBatch:
+    """rows: in the order of the flat batch. tokens, positions: int64 [n]. slots, ragged: one of each for every KV
+    group; slots is page * block_size + offset, int64 [n]. logits_from: int64 [sum n_logits], where in the flat batch
+    each row of logits comes from, in the order of the plan.
+    """
+
+    rows: tuple[Row, ...]
+    tokens: np.ndarray
+    positions: np.ndarray
+    slots: tuple[np.ndarray, ...]
+    logits_from: np.ndarray
     ragged: tuple[RaggedBatch, ...]
 
     @classmethod
-    def from_plan(cls, plan: StepPlan, block_size: int, n_groups: int, device: torch.device) -> "StepBatch":
-        """Raises ValueError for a row without tokens, or whose block tables or n_logits do not fit its tokens."""
+    def from_plan(cls, plan: StepPlan, block_size: int, n_groups: int, *, is_sorted: bool = True) -> "StepBatch":
+        """is_sorted: rows alike lie side by side in the flat batch, so that attention can group them; else rows lie in
+        the order of the plan.
+
+        Raises ValueError for a row without tokens, or whose block tables or n_logits do not fit its tokens.
+        """
         for row in plan.rows:
             _check(row, block_size, n_groups)
-        order = sorted(range(len(plan.rows)), key=lambda i: (plan.rows[i].n, plan.rows[i].start))
+        order = list(range(len(plan.rows)))
+        if is_sorted:
+            order.sort(key=lambda i: (plan.rows[i].n, plan.rows[i].start))
         rows = tuple(plan.rows[i] for i in order)
         lengths = np.array([row.n for row in rows])
         firsts = np.cumsum(lengths) - lengths  # where each row begins in the flat batch
@@ -54,15 +70,27 @@ class StepBatch:
         ]
         return cls(
             rows=rows,
-            tokens=torch.tensor([token for row in rows for token in row.tokens], dtype=torch.int64, device=device),
-            positions=torch.from_numpy(positions).to(device),
-            slots=tuple(
-                torch.from_numpy(_pages(of_group, written)[page_at] * block_size + offsets).to(device)
-                for of_group in tables
-            ),
-            logits_from=torch.tensor(logits_from, dtype=torch.int64, device=device),
+            tokens=np.array([token for row in rows for token in row.tokens], dtype=np.int64),
+            positions=positions,
+            slots=tuple(_pages(of_group, written)[page_at] * block_size + offsets for of_group in tables),
+            logits_from=np.array(logits_from, dtype=np.int64),
             ragged=tuple(RaggedBatch(query_lens, context_lens, of_group, block_size) for of_group in tables),
         )
+
+    def to(self, device: torch.device) -> StepTensors:
+        """The arrays on a device; on a GPU, work queued from now on sees them."""
+        arrays = {"tokens": self.tokens, "positions": self.positions, "logits_from": self.logits_from}
+        arrays |= {f"slots {group}": slots for group, slots in enumerate(self.slots)}
+        if device.type == "cpu":
+            tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        else:
+            staging = Staging({name: (array.shape, torch.int64) for name, array in arrays.items()}, device, 1)
+            for name, target in staging.arrays().items():
+                target[:] = arrays[name]
+            staging.send()
+            tensors = staging.tensors
+        slots = tuple(tensors[f"slots {group}"] for group in range(len(self.slots)))
+        return StepTensors(tensors["tokens"], tensors["positions"], slots, tensors["logits_from"])
 
 
 def _pages(tables: Sequence[tuple[int, ...]], written: Sequence[tuple[int, int]]) -> np.ndarray:

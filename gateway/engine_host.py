@@ -6,17 +6,15 @@ from engine.child import Patience
 from engine.client import EngineClient
 from engine.config import CacheConfig, EngineConfig, SchedulerConfig
 from engine.pair_config import PairConfig
-from gateway.settings import Settings, SettingsError
+from gateway.settings import Settings
 from grammars.constraint import JsonObject
 
 SMALL, LARGE = "small", "large"
 
 
 def pair_config(settings: Settings) -> PairConfig:
-    """How the engine is to run. Raises SettingsError for what it does not offer."""
+    """How the engine is to run."""
     engine = settings.engine
-    if engine.dtype == "float16":
-        raise SettingsError("engine.dtype is float16, which the engine does not compute: use auto, bfloat16 or float32")
     scheduler = SchedulerConfig(
         token_budget=engine.token_budget,
         max_rows=engine.max_running,
@@ -28,16 +26,21 @@ def pair_config(settings: Settings) -> PairConfig:
             dtype=engine.dtype,
             quantize=engine.quantize,
             invariant=engine.invariant,
-            cache=CacheConfig(block_size=engine.block_size),
+            cache=CacheConfig(block_size=engine.block_size, kv_dtype=engine.kv_dtype),
             scheduler=scheduler,
         )
         for name, folder in ((SMALL, settings.small_path), (LARGE, settings.large_path))
     }
-    return PairConfig(models, kv_bytes=engine.kv_bytes, torch_threads=engine.threads or None)
+    return PairConfig(
+        models,
+        kv_bytes=engine.kv_bytes,
+        torch_threads=engine.threads or None,
+        memory_share=engine.memory_share,
+    )
 
 
 async def start_engine(settings: Settings) -> EngineClient:
-    """Load the models. Raises SettingsError, LoadFailed or EngineDied; nothing is left running then."""
+    """Load the models. Raises LoadFailed or EngineDied; nothing is left running then."""
     config = pair_config(settings)
     if settings.engine.mode == "process":
         patience = Patience(load_s=settings.engine.load_s, silence_s=settings.engine.silence_s)

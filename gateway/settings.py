@@ -28,26 +28,49 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ] = "process"
     dtype: Annotated[
         Literal["auto", "bfloat16", "float16", "float32"],
-        Meta(description="Number format of weights and activations; auto is bfloat16 where the device computes it."),
+        Meta(
+            description="Number format of weights and activations; auto is bfloat16 where the device computes it, "
+            "else float32; float16 is for GPUs."
+        ),
     ] = "auto"
     quantize: Annotated[
-        Literal["none", "w8a8", "int4"],
+        Literal["none", "w8a8", "int8", "int4", "fp8"],
         Meta(
-            description="Rounding of the weights at load (CPU): w8a8 is int8 with int8 activations, twice as fast; "
-            "int4 is groups of 32, faster still for one stream, and less exact."
+            description="Rounding of the weights at load: w8a8 is int8 with int8 activations, half the bytes; int4 is "
+            "groups of 32, a quarter of them, and less exact; int8 and fp8 leave activations as they are (GPU)."
         ),
     ] = "none"
     invariant: Annotated[
         bool,
-        Meta(description="Bitwise equal logits whatever a request is batched with (CPU); slower in long prompts."),
+        Meta(description="Bitwise equal logits whatever a request is batched with; slower in long prompts."),
     ] = False
     threads: Annotated[int, Meta(ge=0, le=1024, description="CPU threads of the engine; 0 uses every core.")] = 0
     kv_bytes: Annotated[
-        int, Meta(ge=1 << 20, description="Memory for the KV pages of both models together, in bytes.")
-    ] = 256 << 20
-    token_budget: Annotated[int, Meta(ge=16, description="Most tokens computed in one step of a model.")] = 512
+        Annotated[int, Meta(ge=1 << 20)] | None,
+        Meta(
+            description="Memory for the KV pages of both models together, in bytes; else what is left of a GPU, "
+            "or 512 MiB for each model on a CPU, taken as it is used."
+        ),
+    ] = None
+    kv_dtype: Annotated[
+        Literal["auto", "int8", "fp8"],
+        Meta(
+            description="What keys and values are rounded to: auto is the models' own format; int8 and fp8 (GPU) hold "
+            "nearly twice as many tokens."
+        ),
+    ] = "auto"
+    memory_share: Annotated[
+        float, Meta(gt=0, le=1, description="Share of a GPU's memory for weights, KV pages and steps together.")
+    ] = 0.9
+    token_budget: Annotated[
+        Annotated[int, Meta(ge=16)] | None,
+        Meta(description="Most tokens computed in one step of a model; else 512 on a CPU, 8192 on a GPU."),
+    ] = None
     block_size: Annotated[int, Meta(ge=1, le=256, description="Tokens in one KV page.")] = 16
-    max_running: Annotated[int, Meta(ge=1, le=4096, description="Most requests of one model in a step.")] = 32
+    max_running: Annotated[
+        Annotated[int, Meta(ge=1, le=4096)] | None,
+        Meta(description="Most requests of one model in a step; else 64 on a CPU, 256 on a GPU."),
+    ] = None
     max_waiting: Annotated[
         int, Meta(ge=0, description="Most requests waiting for one model; more are answered 429 with Retry-After.")
     ] = 256

@@ -69,10 +69,9 @@ def load_settings(
 
 
 def _fields(struct: type[msgspec.Struct], section: str) -> Iterator[Setting]:
-    hints = get_type_hints(struct, include_extras=True)
+    hints, plain = get_type_hints(struct, include_extras=True), get_type_hints(struct)
     for field in msgspec.structs.fields(struct):
-        annotation = hints[field.name]
-        inner = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+        annotation, inner = hints[field.name], plain[field.name]
         name = f"{section}.{field.name}" if section else field.name
         default = field.default if field.default is not msgspec.NODEFAULT else None
         if default is None and field.default_factory is not msgspec.NODEFAULT:
@@ -184,10 +183,11 @@ def _checked(settings: Settings, sources: Mapping[str, str]) -> Settings:
             raise SettingsError(f"{setting.name} is {value}: use a finite number")
     if not settings.prices.version:
         raise SettingsError("prices.version is empty: name the table, for example by its date")
-    if settings.engine.token_budget < settings.engine.max_running:
+    budget, running = settings.engine.token_budget, settings.engine.max_running
+    if budget is not None and running is not None and budget < running:
         raise SettingsError(
-            f"engine.token_budget is {settings.engine.token_budget}, below engine.max_running "
-            f"{settings.engine.max_running}: every running request needs a token in a step"
+            f"engine.token_budget is {budget}, below engine.max_running {running}: "
+            "every running request needs a token in a step"
         )
     paths = {
         name: path.expanduser()

@@ -3,7 +3,7 @@
 import sys
 import types
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
@@ -49,7 +49,7 @@ def render_reference() -> str:
 def _type(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return " or ".join(f"`{value}`" for value in get_args(annotation))
-    if isinstance(annotation, types.UnionType):
+    if get_origin(annotation) in (Union, types.UnionType):
         return " or ".join(_type(kind) for kind in get_args(annotation) if kind is not types.NoneType)
     names = {Path: "path", Secret: "secret", bool: "true or false", int: "whole number", float: "number", str: "text"}
     return names.get(annotation, "table")

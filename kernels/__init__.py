@@ -7,7 +7,7 @@ kernels on a GPU.
 
 import torch
 
-from kernels import cpu, invariant, reference
+from kernels import cpu, cpu_sampling, invariant, reference, reference_verify
 from kernels.batch import RaggedBatch
 from kernels.kernel_set import AttentionSpec, Kernels
 from kernels.native import kernels as native
@@ -17,9 +17,9 @@ __all__ = ["AttentionSpec", "Kernels", "RaggedBatch", "kernels_for"]
 
 def kernels_for(device: torch.device, dtype: torch.dtype = torch.float32, *, is_invariant: bool = False) -> Kernels:
     """The fast kernels of a device for a model of `dtype`. is_invariant: a row's results are the same bits whatever
-    else is in the batch (on a CPU; the Triton kernels have no such form yet).
+    else is in the batch.
 
-    Raises ValueError for a device that is neither a CPU nor a CUDA GPU, and for is_invariant on a GPU.
+    Raises ValueError for a device that is neither a CPU nor a CUDA GPU.
     """
     if device.type == "cpu":
         library = native.library_for(dtype)
@@ -35,15 +35,15 @@ def kernels_for(device: torch.device, dtype: torch.dtype = torch.float32, *, is_
             rope_and_cache=cpu.rope_and_cache,
             add_page_sums=cpu.add_page_sums,
             carry_page_sums=reference.carry_page_sums,
-            sample=cpu.sample,
-            accept_chain=reference.accept_chain,
+            sample=cpu_sampling.sample,
+            accept_coupled=reference_verify.accept_coupled,
+            accept_ratio=reference_verify.accept_ratio,
+            move_kv=reference_verify.move_kv,
             prepare_slots=cpu.write_index,
             prepare_attention=invariant.InvariantAttention if is_invariant else cpu.PagedAttention,
         )
-    if is_invariant:
-        raise ValueError(f"invariant is set and the device is {device}: use device=cpu, or leave it out")
     if device.type == "cuda":
         from kernels import gpu
 
-        return gpu.build()
+        return gpu.build(is_invariant=is_invariant)
     raise ValueError(f"device is {device}: use a CPU or a CUDA GPU")

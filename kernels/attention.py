@@ -315,7 +315,7 @@ class PagedAttention:
         if self._has_trees:
             positions, words = tree_fields(batch)
             arrays["positions"][: len(positions)], arrays["words"][: len(words)] = positions, words
-        self._staging.send()
+        self._staging.send(tables.size)
 
     def _check(self, q: torch.Tensor, pages: torch.Tensor, sinks: torch.Tensor | None) -> None:
         spec = self._spec

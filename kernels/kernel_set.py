@@ -7,8 +7,9 @@ from typing import Protocol
 import torch
 
 from kernels.batch import RaggedBatch
+from kernels.sampling_batch import Sampled, SamplingBatch
 
-__all__ = ["AttentionSpec", "AttentionStep", "Kernels", "PrepareAttention"]
+__all__ = ["AttentionSpec", "AttentionStep", "BucketAttention", "Kernels", "PrepareAttention", "PrepareBucket"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +46,38 @@ class PrepareAttention(Protocol):
         ...
 
 
+class BucketAttention(AttentionStep, Protocol):
+    """Attention over tensors that stay where they are, so that a CUDA graph may read them."""
+
+    def refill(self, batch: RaggedBatch) -> bool:
+        """Attend to this batch from now on; False, and no change, where it does not fit."""
+        ...
+
+
+class PrepareBucket(Protocol):
+    """Attention of steps of at most n_rows rows of n_queries queries each, with tables of at most table_width pages."""
+
+    def __call__(
+        self,
+        n_rows: int,
+        n_queries: int,
+        table_width: int,
+        block_size: int,
+        spec: AttentionSpec,
+        device: torch.device,
+    ) -> BucketAttention:
+        """Empty at first; raises ValueError for what the device's kernels do not compute."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """The kernels of one device; every field but the last two has the signature of its namesake in `reference`.
+    """The kernels of one device; every field but the last three has the signature of its namesake in `reference`
+    or `reference_verify`.
 
     prepare_slots: slots int64 [n] (page * block_size + offset), kv_heads, block_size, to what rope_and_cache takes as
-    slots.
+    slots. prepare_bucket: None where steps are not recorded. is_native: whether these are the C kernels, which
+    can also compute all layers in one call. reads_quantized: whether pages may hold 8-bit numbers.
     """
 
     embed: Callable[[torch.Tensor, torch.Tensor | None, torch.Tensor, float | None], torch.Tensor]
@@ -74,7 +101,26 @@ class Kernels:
     ]
     add_page_sums: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
     carry_page_sums: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
-    sample: Callable[[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-    accept_chain: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+    sample: Callable[[torch.Tensor, SamplingBatch], Sampled]
+    accept_coupled: Callable[
+        [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]
+    ]
+    accept_ratio: Callable[
+        [
+            torch.Tensor,
+            torch.Tensor,
+            torch.Tensor,
+            torch.Tensor,
+            torch.Tensor,
+            torch.Tensor,
+            torch.Tensor,
+            int,
+        ],
+        tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    ]
+    move_kv: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], None]
     prepare_slots: Callable[[torch.Tensor, int, int], torch.Tensor]
     prepare_attention: PrepareAttention
+    prepare_bucket: PrepareBucket | None = None
+    is_native: bool = False
+    reads_quantized: bool = False

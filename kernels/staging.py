@@ -56,17 +56,19 @@ class Staging:
             event.synchronize()
         return self._arrays[self._turn]
 
-    def send(self, stream: "torch.cuda.Stream | None" = None) -> None:
-        """Start to copy what was filled to the device; work queued on the stream afterwards sees it.
+    def send(self, n_last: int | None = None) -> None:
+        """Start to copy what was filled to the device; work queued on the current stream afterwards sees it.
 
-        stream: other than the current one, for a GPU.
+        n_last: numbers of the last field that are sent, where it is filled in part.
         """
         if not self._is_cuda:
             return
-        with torch.cuda.stream(stream):
-            self._device.copy_(self._host[self._turn], non_blocking=True)
-            event = torch.cuda.current_stream().record_event()
-        self._sent[self._turn] = event
+        size = len(self._device)
+        if n_last is not None:
+            first, _, dtype = self._layout[next(reversed(self._layout))]
+            size = first + n_last * dtype.itemsize
+        self._device[:size].copy_(self._host[self._turn][:size], non_blocking=True)
+        self._sent[self._turn] = torch.cuda.current_stream(self._device.device).record_event()
         self._turn = (self._turn + 1) % len(self._host)
 
     def _views(self, buffer: torch.Tensor) -> dict[str, torch.Tensor]:

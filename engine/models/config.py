@@ -124,10 +124,6 @@ class ModelConfig:
         local = "" if self.local_rope is None else self.local_rope.scheme(max_model_len)
         return self.rope.scheme(max_model_len) + local
 
-    def kv_bytes_per_token(self, itemsize: int) -> int:
-        """Bytes of a token's keys and values over all layers."""
-        return 2 * self.n_layers * self.n_kv_heads * self.head_dim * itemsize
-
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():

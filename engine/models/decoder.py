@@ -138,8 +138,9 @@ class Decoder:
                 states.append(residual)
         return residual, states
 
-    def logits(self, hidden: torch.Tensor, kernels: Kernels) -> torch.Tensor:
-        """Final norm and head: [n, hidden] to float32 [n, vocab]."""
-        logits = self.head(kernels.rms_norm(hidden, self.final_norm, self.config.norm_eps)).float()
+    def logits(self, hidden: torch.Tensor, kernels: Kernels, out: torch.Tensor | None = None) -> torch.Tensor:
+        """Final norm and head: [n, hidden] to float32 [n, vocab]. out: where to put them (None: somewhere new)."""
+        product = self.head(kernels.rms_norm(hidden, self.final_norm, self.config.norm_eps))
+        logits = product.float() if out is None else out.copy_(product)
         cap = self.config.logits_softcap
         return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)

@@ -94,6 +94,6 @@ def _fingerprint(folder: Path | None) -> str:
         return ""
     if not (folder / "config.json").is_file():
         raise CommandError(f"there is no model in {folder}: name a checkpoint folder")
-    from engine.pair import fingerprint
+    from engine.loaded_model import fingerprint
 
     return fingerprint(folder)

@@ -4,7 +4,7 @@ import functools
 
 import torch
 
-from kernels import cpu, reference
+from kernels import cpu, cpu_sampling, reference, reference_verify
 from kernels.batch import RaggedBatch
 from kernels.kernel_set import AttentionSpec, Kernels
 from kernels.native.build import find_library
@@ -33,10 +33,13 @@ def build(library: NativeLibrary) -> Kernels:
         rope_and_cache=library.rope_and_cache,
         add_page_sums=cpu.add_page_sums,
         carry_page_sums=reference.carry_page_sums,
-        sample=cpu.sample,
-        accept_chain=reference.accept_chain,
+        sample=cpu_sampling.sample,
+        accept_coupled=reference_verify.accept_coupled,
+        accept_ratio=reference_verify.accept_ratio,
+        move_kv=reference_verify.move_kv,
         prepare_slots=_keep_slots,
         prepare_attention=functools.partial(NativeAttention, library),
+        is_native=True,
     )
 
 

@@ -65,6 +65,7 @@ def attend(
             f"attend {name}{' before Hopper' * (len(tiles) > 1 and capability < attention.HOPPER)}",
             attention_kernels.attend, types, constants, ("page_stride",), tile.warps, tile.stages,
             min_capability=max(capability, attention.FP8_CAPABILITY * (page_dtype == torch.float8_e4m3fn)),
+            max_capability=attention.HOPPER - 1 if len(tiles) > 1 and capability < attention.HOPPER else 999,
             wants_tensor_cores=q_dtype != torch.float32,
         )  # fmt: skip
 

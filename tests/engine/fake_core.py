@@ -239,9 +239,9 @@ class FakeCore:
 
     def _check_plan(self, plan: StepPlan) -> None:
         config = self.scheduler.config
-        assert plan.n_tokens <= config.token_budget  # 10
-        assert 0 < len(plan.rows) + len(plan.resumed) <= config.max_rows
-        assert all(row.n <= (config.prefill_cap or config.token_budget) for row in plan.rows)
+        assert plan.n_tokens <= config.budget  # 10
+        assert 0 < len(plan.rows) + len(plan.resumed) <= config.rows
+        assert all(row.n <= (config.prefill_cap or config.budget) for row in plan.rows)
         writers = Counter(block for row in plan.rows for block in self._written(row))
         assert max(writers.values(), default=1) == 1, "two rows of a step write one block"  # 5
 

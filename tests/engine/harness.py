@@ -11,6 +11,7 @@ from engine.instance import ModelInstance
 from engine.messages import Command, Delta, Event, Failed, Finished, Prepared, Submit
 from engine.pair import load_engine
 from engine.pair_config import InstanceOptions, PairConfig
+from engine.platform import Platform
 from engine.request import SamplingParams, TokenLogprob
 from engine.speculation.proposer import Proposer
 
@@ -32,12 +33,13 @@ def build_core(
     *configs: EngineConfig,
     names: Sequence[str] = (MODEL,),
     proposers: Mapping[str, Proposer] | None = None,
+    platform: Platform | None = None,
     **options: Any,
 ) -> EngineCore:
     """A core with one instance for each config."""
     chosen = InstanceOptions(**({"calibrate_s": 0.0} | options))
     pair = PairConfig(dict(zip(names, configs, strict=True)), torch_threads=1, options=chosen)
-    return load_engine(pair, proposers).core
+    return load_engine(pair, proposers, platform).core
 
 
 def instance_of(core: EngineCore, name: str = MODEL) -> ModelInstance:

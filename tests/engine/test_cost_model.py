@@ -68,7 +68,7 @@ def pages_read(runner: ModelRunner, plan: StepPlan, monkeypatch: pytest.MonkeyPa
     step's own keys are written."""
     rows = [dataclasses.replace(row, n_logits=row.n) for row in plan.rows]
     ends = torch.tensor([row.n for row in rows]).cumsum(0)
-    write, found = runner._kernels.rope_and_cache, 0
+    write, found = runner.kernels.rope_and_cache, 0
     for layer, group in enumerate(runner._cache.group_of):
         owner = {page: index for index, row in enumerate(rows) for page in row.block_tables[group]}
         for page in owner:
@@ -81,7 +81,7 @@ def pages_read(runner: ModelRunner, plan: StepPlan, monkeypatch: pytest.MonkeyPa
                 return out
 
             with monkeypatch.context() as patch:
-                patch.setattr(runner, "_kernels", dataclasses.replace(runner._kernels, rope_and_cache=poisoned))
+                patch.setattr(runner, "kernels", dataclasses.replace(runner.kernels, rope_and_cache=poisoned))
                 logits = runner.run(StepPlan(0, tuple(rows))).logits
             runner._cache.layers[layer][page] = 0.0
             first, end = int(ends[owner[page]]) - rows[owner[page]].n, int(ends[owner[page]])

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from engine.config import CacheConfig
-from engine.pair import VocabularyComparison, fingerprint, load_engine
+from engine.loaded_model import fingerprint
+from engine.pair import VocabularyComparison, load_engine
 from engine.pair_config import PairConfig
 from engine.tokenizer import Tokenizer
 from tests.engine.checkpoints import build_checkpoint

@@ -21,7 +21,7 @@ import numpy as np
 import openai
 import pytest
 
-from engine.pair import fingerprint
+from engine.loaded_model import fingerprint
 from gateway.cli import main
 from router_model.artefact import RouterArtefact
 from router_model.commands import train

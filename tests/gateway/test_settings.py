@@ -60,8 +60,8 @@ def value_of(setting: Setting) -> str:
     }
     if setting.name == "database_url":
         return "postgresql://someone:word@host/name"
-    if setting.name == "limits.top_logprobs":
-        return "5"
+    if setting.name in ("limits.top_logprobs", "engine.kv_bytes", "engine.token_budget"):
+        return {"limits.top_logprobs": "5", "engine.kv_bytes": "2097152"}.get(setting.name, "96")
     kinds = [kind for kind in get_args(setting.annotation) if kind is not type(None)] or [setting.annotation]
     return samples[kinds[0]]
 
@@ -136,7 +136,7 @@ def test_a_misspelt_key_is_refused_with_the_right_name(
         ({}, "[storage]\ntimeout_s = inf", r"storage\.timeout_s"),
         ({}, "[prices]\nversion = '1'\n[prices.models.small]\ninput = 1\n", "cached_input"),
         ({}, "[prices]\nversion = '1'\n[prices.models]\n", r"add \[prices\.models\.small\]"),
-        ({}, "[engine]\ntoken_budget = 16", "every running request needs a token"),
+        ({}, "[engine]\ntoken_budget = 16\nmax_running = 17", "every running request needs a token"),
         ({"POINTSMAN_DATABASE_URL": "mysql://a:geheim@b/c"}, "", "use postgresql"),
     ],
 )
