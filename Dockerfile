@@ -16,8 +16,12 @@ RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-de
     && cd /tmp && { /opt/pointsman/bin/python -m kernels.native || true; }
 
 FROM python:3.11-slim
+# On a GPU Triton needs a C compiler where it runs (compose.gpu.yaml).
+ARG RUNTIME_PACKAGES=""
+RUN [ -z "$RUNTIME_PACKAGES" ] || { apt-get update && apt-get install --yes --no-install-recommends $RUNTIME_PACKAGES \
+    && rm -rf /var/lib/apt/lists/*; }
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent pointsman \
-    && install --directory --owner 10001 --group 10001 --mode 0700 /var/lib/pointsman
+    && install --directory --owner 10001 --group 10001 --mode 0700 /var/lib/pointsman /var/cache/triton
 COPY --from=build /opt/pointsman /opt/pointsman
 ENV PATH=/opt/pointsman/bin:$PATH \
     PYTHONUNBUFFERED=1 \

@@ -49,7 +49,7 @@ lint: install ## ruff, mypy strict, the compose schema, kernels compiled ahead o
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml compose.gpu.yaml
 	$(BIN)/python -m kernels.aot
 
 .PHONY: format

@@ -14,15 +14,39 @@ from gateway.settings_loader import known_settings, load_settings
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = YAML(typ="safe").load((ROOT / "compose.yaml").read_text())
+GPU: dict[str, Any] = YAML(typ="safe").load((ROOT / "compose.gpu.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 VARIABLES = {setting.variable for setting in known_settings()}
 
 
-def test_the_file_fits_the_compose_specification() -> None:
+@pytest.mark.parametrize("name", ["compose.yaml", "compose.gpu.yaml"])
+def test_the_files_fit_the_compose_specification(name: str) -> None:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
-    done = subprocess.run([*command, str(ROOT / "compose.yaml")], capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, str(ROOT / name)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_gpu_is_added_without_taking_a_privilege_or_changing_a_setting() -> None:
+    added = GPU["services"]
+    assert set(added) == {"gateway"}
+    gateway = added["gateway"]
+    assert set(gateway) <= {"build", "image", "environment", "volumes", "deploy", "healthcheck"}
+    assert not VARIABLES & set(gateway["environment"])
+    [device] = gateway["deploy"]["resources"]["reservations"]["devices"]
+    assert device["capabilities"] == ["gpu"]
+
+
+def test_triton_finds_a_compiler_and_a_folder_that_may_hold_programs() -> None:
+    """A tmpfs of a container is mounted noexec, and the root is read-only: what Triton compiles goes to a volume that
+    the image has made writable for its user."""
+    gateway = GPU["services"]["gateway"]
+    folder = gateway["environment"]["TRITON_CACHE_DIR"]
+    assert [f"triton:{folder}"] == gateway["volumes"]
+    assert "triton" in GPU["volumes"]
+    assert re.search(rf"install --directory --owner 10001.*{folder}", DOCKERFILE)
+    assert "gcc" in gateway["build"]["args"]["RUNTIME_PACKAGES"]
+    assert "ARG RUNTIME_PACKAGES" in DOCKERFILE.split("FROM python")[2]
 
 
 def test_the_services_are_those_that_are_needed() -> None:
