@@ -108,10 +108,11 @@ def _try(job: tuple[int, int]) -> _Outcome:
     return _Outcome(specimen.name, capability, found, tuple(problems(specimen, found, capability)))
 
 
-def _compile_all(capabilities: Sequence[int], n_jobs: int) -> Iterator[_Outcome]:
+def _compile_all(capabilities: Sequence[int], names: Sequence[str], n_jobs: int) -> Iterator[_Outcome]:
     wanted = sorted(
         (capability, number)
         for number, specimen in enumerate(specimens())
+        if not names or specimen.name in names
         for capability in specimen.targets(capabilities)
     )
     if n_jobs == 1:
@@ -127,16 +128,21 @@ def main() -> int:
     parser.add_argument(
         "--capability", type=int, action="append", help=f"as in sm_90; may be repeated (default: {CAPABILITIES})"
     )
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="kernels by the names that are printed")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="compilers at once (default: one a core)")
     arguments = parser.parse_args()
     if os.environ.get("TRITON_INTERPRET") == "1":
         print("TRITON_INTERPRET is 1, so that nothing would be compiled: unset it", file=sys.stderr)
         return 2
-    n_wrong = 0
     print(f"{'kernel':40} {'sm':>4} {'registers':>9} {'stack':>6} {'shared':>7} tensor cores")
-    for outcome in _compile_all(arguments.capability or CAPABILITIES, max(1, arguments.jobs)):
+    n_compiled = n_wrong = 0
+    for outcome in _compile_all(arguments.capability or CAPABILITIES, arguments.only, max(1, arguments.jobs)):
         print(outcome, flush=True)
+        n_compiled += 1
         n_wrong += bool(outcome.problems)
+    if not n_compiled:
+        print(f"no kernel is called {' or '.join(arguments.only)}", file=sys.stderr)
+        return 2
     if n_wrong:
         print(f"{n_wrong} of these are not as they should be", file=sys.stderr)
     return 1 if n_wrong else 0

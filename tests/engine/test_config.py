@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from engine.config import CacheConfig, EngineConfig, ModelConfig, SchedulerConfig, resolve_dtype
+from engine.pair_config import InstanceOptions, PairConfig
 
 MODEL = ModelConfig.from_dict(
     {
@@ -59,3 +60,23 @@ def test_the_dtype_is_what_was_asked_or_what_the_machine_multiplies() -> None:
         resolve_dtype("float16")
     with pytest.raises(ValueError, match="use auto, float32, bfloat16 or float16"):
         resolve_dtype("float8", "cuda")  # type: ignore[arg-type]
+
+
+def test_what_is_left_open_means_more_on_a_gpu() -> None:
+    open_, closed = SchedulerConfig(), SchedulerConfig(token_budget=96, max_rows=3)
+    assert (open_.budget, open_.rows) == (512, 64)
+    assert (open_.for_gpu().budget, open_.for_gpu().rows) == (8192, 256)
+    assert closed.for_gpu() == closed
+    assert SchedulerConfig(token_budget=40).for_gpu().rows == 40, "every running request needs a token in a step"
+    options = InstanceOptions()
+    assert [options.depth(runs_beside=beside) for beside in (False, True)] == [0, 1]
+    assert InstanceOptions(overlap_depth=0).depth(runs_beside=True) == 0
+
+
+def test_shares_and_formats_that_do_not_exist_are_refused() -> None:
+    with pytest.raises(ValueError, match="memory_share is 0.0: use more than 0"):
+        PairConfig({"model": EngineConfig(Path())}, memory_share=0.0)
+    with pytest.raises(ValueError, match="kv_dtype is 'int4': use auto, int8, fp8"):
+        CacheConfig(kv_dtype="int4")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="overlap_depth is 2"):
+        InstanceOptions(overlap_depth=2)

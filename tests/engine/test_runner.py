@@ -187,3 +187,9 @@ def test_the_cache_takes_the_bytes_it_was_given(checkpoint: tuple[Path, PreTrain
     assert 0 <= 10**6 - runner.kv_bytes < runner.kv_bytes / runner.n_blocks
     with pytest.raises(ValueError, match="state_layers"):
         ModelRunner(decoder.config, decoder, CacheConfig(), (2, 1))
+
+
+def test_pages_of_8_bits_are_refused_where_no_kernel_reads_them(checkpoint: tuple[Path, PreTrainedModel]) -> None:
+    decoder = load_decoder(checkpoint[0], torch.float32)
+    with pytest.raises(ValueError, match=r"kv_dtype is 'int8' and the device cpu: use auto"):
+        ModelRunner(decoder.config, decoder, CacheConfig(n_blocks=4, kv_dtype="int8"))
