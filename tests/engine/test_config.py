@@ -74,7 +74,7 @@ def test_what_is_left_open_means_more_on_a_gpu() -> None:
 
 
 def test_shares_and_formats_that_do_not_exist_are_refused() -> None:
-    with pytest.raises(ValueError, match="memory_share is 0.0: use more than 0"):
+    with pytest.raises(ValueError, match=r"memory_share is 0\.0: use more than 0"):
         PairConfig({"model": EngineConfig(Path())}, memory_share=0.0)
     with pytest.raises(ValueError, match="kv_dtype is 'int4': use auto, int8, fp8"):
         CacheConfig(kv_dtype="int4")  # type: ignore[arg-type]
