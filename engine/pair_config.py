@@ -41,7 +41,8 @@ class PairConfig:
     """models: by the name that clients use, one or more. kv_bytes: for the pages of all models together, split so that
     every model can hold as many tokens (None: each model takes what its own configuration says, and those that say
     nothing share what is left of a GPU in the same way). memory_share: of a GPU's memory, for weights, pages and steps.
-    torch_threads: of one operation (None: torch decides). compile_threads: for constraints.
+    torch_threads: of one operation (None: torch decides). compile_threads: for constraints. log_level: of the least
+    severe lines that a child process logs, by its name in `logging`.
     """
 
     models: dict[str, EngineConfig]
@@ -49,6 +50,7 @@ class PairConfig:
     torch_threads: int | None = None
     compile_threads: int = 2
     memory_share: float = 0.9
+    log_level: str = "WARNING"
     options: InstanceOptions = field(default_factory=InstanceOptions)
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ the socket ends. One thread reads, one writes; the core steps on the main thread
 
 import argparse
 import faulthandler
+import logging
 import os
 import queue
 import signal
@@ -46,6 +47,7 @@ def main() -> int:
 
 def _serve(parent: socket.socket, heartbeat: HeartbeatPage) -> int:
     config, commands = _read_config(parent)
+    logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     writer = _Writer(parent)
     try:
         loaded = load_engine(config)

@@ -36,6 +36,7 @@ def pair_config(settings: Settings) -> PairConfig:
         kv_bytes=engine.kv_bytes,
         torch_threads=engine.threads or None,
         memory_share=engine.memory_share,
+        log_level=settings.log_level.upper(),
     )
 
 

@@ -174,6 +174,14 @@ def test_buckets_hold_every_number_of_rows_with_little_padding() -> None:
     assert len(buckets_for(256, 0)) < 16
 
 
+def test_a_start_logs_its_progress(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="engine"):
+        build_core(engine_config(folder, max_rows=4), platform=recorded_platform())
+    assert [record.getMessage() for record in caplog.records if "graphs" in record.getMessage()] == [
+        f"model: {i} of 3 graphs recorded" for i in range(4)
+    ]
+
+
 def test_progress_is_told_from_the_first_to_the_last_graph(folder: Path) -> None:
     told: list[tuple[int, int]] = []
     decoder = load_decoder(folder, torch.float32)
