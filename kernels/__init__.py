@@ -7,7 +7,7 @@ kernels on a GPU.
 
 import torch
 
-from kernels import cpu, cpu_sampling, invariant, reference, reference_verify
+from kernels import cpu_set
 from kernels.batch import RaggedBatch
 from kernels.kernel_set import AttentionSpec, Kernels
 from kernels.native import kernels as native
@@ -22,26 +22,9 @@ def kernels_for(device: torch.device, dtype: torch.dtype = torch.float32, *, is_
     Raises ValueError for a device that is neither a CPU nor a CUDA GPU.
     """
     if device.type == "cpu":
+        kernels = cpu_set.build(is_invariant=is_invariant)
         library = native.library_for(dtype)
-        if library is not None:
-            return native.build(library)
-        return Kernels(
-            embed=reference.embed,
-            rotary_tables=reference.rotary_tables,
-            rms_norm=cpu.rms_norm,
-            add_rms_norm=cpu.add_rms_norm,
-            silu_and_mul=reference.silu_and_mul,
-            gelu_tanh_and_mul=reference.gelu_tanh_and_mul,
-            rope_and_cache=cpu.rope_and_cache,
-            add_page_sums=cpu.add_page_sums,
-            carry_page_sums=reference.carry_page_sums,
-            sample=cpu_sampling.sample,
-            accept_coupled=reference_verify.accept_coupled,
-            accept_ratio=reference_verify.accept_ratio,
-            move_kv=reference_verify.move_kv,
-            prepare_slots=cpu.write_index,
-            prepare_attention=invariant.InvariantAttention if is_invariant else cpu.PagedAttention,
-        )
+        return kernels if library is None else native.build(kernels, library)
     if device.type == "cuda":
         from kernels import gpu
 

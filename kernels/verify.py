@@ -7,14 +7,10 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.noise import GOLDEN, MIX_1, MIX_2, as_int64
 from kernels.quantized_pages import FORMATS, block_size_of, scales_of
 from kernels.reference_verify import ACCEPT_SALT, DRAW_SALT
-from kernels.sampling import gumbel_noise
+from kernels.triton_noise import gumbel_noise, uniform
 
-GOLDEN_SIGNED = tl.constexpr(as_int64(GOLDEN))
-MIX_1_SIGNED = tl.constexpr(as_int64(MIX_1))
-MIX_2_SIGNED = tl.constexpr(as_int64(MIX_2))
 ACCEPT_SALT_SIGNED = tl.constexpr(ACCEPT_SALT)
 DRAW_SALT_SIGNED = tl.constexpr(DRAW_SALT)
 
@@ -25,17 +21,6 @@ DRAW_BLOCK = 1024
 DRAW_WARPS = 4
 MATCH_WARPS = 1
 MOVE_WARPS = 1
-
-
-@triton.jit
-def uniform(key, index):
-    """noise.uniform at int64 indices under one int64 key."""
-    word = key + (index + 1) * GOLDEN_SIGNED
-    word = (word ^ ((word >> 30) & 0x3FFFFFFFF)) * MIX_1_SIGNED
-    word = (word ^ ((word >> 27) & 0x1FFFFFFFFF)) * MIX_2_SIGNED
-    word = word ^ ((word >> 31) & 0x1FFFFFFFF)
-    v = (((word >> 11) & 0x1FFFFFFFFFFFFF).to(tl.float32) + 0.5) * 1.1102230246251565e-16  # 2^-53
-    return tl.minimum(v, 0.99999994)  # 1 - 2^-24
 
 
 @triton.jit(do_not_specialize=["path_size"])

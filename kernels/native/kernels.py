@@ -1,10 +1,11 @@
 """The C kernels as one set, for a decoder of one dtype."""
 
 import functools
+from dataclasses import replace
 
 import torch
 
-from kernels import cpu, cpu_sampling, reference, reference_verify
+from kernels import cpu
 from kernels.batch import RaggedBatch
 from kernels.kernel_set import AttentionSpec, Kernels
 from kernels.native.build import find_library
@@ -21,22 +22,16 @@ def library_for(dtype: torch.dtype) -> NativeLibrary | None:
     return None if path is None or dtype not in (torch.float32, torch.bfloat16) else NativeLibrary(path, dtype)
 
 
-def build(library: NativeLibrary) -> Kernels:
-    """The kernels of a CPU. All of them give a row the same bits in any batch."""
-    return Kernels(
-        embed=reference.embed,
-        rotary_tables=reference.rotary_tables,
+def build(portable: Kernels, library: NativeLibrary) -> Kernels:
+    """The kernels of a CPU, those that there are in C instead of the portable ones. All of them give a row the same
+    bits in any batch."""
+    return replace(
+        portable,
         rms_norm=library.rms_norm,
         add_rms_norm=library.add_rms_norm,
         silu_and_mul=library.silu_and_mul,
         gelu_tanh_and_mul=library.gelu_tanh_and_mul,
         rope_and_cache=library.rope_and_cache,
-        add_page_sums=cpu.add_page_sums,
-        carry_page_sums=reference.carry_page_sums,
-        sample=cpu_sampling.sample,
-        accept_coupled=reference_verify.accept_coupled,
-        accept_ratio=reference_verify.accept_ratio,
-        move_kv=reference_verify.move_kv,
         prepare_slots=_keep_slots,
         prepare_attention=functools.partial(NativeAttention, library),
         is_native=True,
