@@ -1,7 +1,7 @@
 """Decode and verify steps as graphs: recorded at start for a few numbers of rows, replayed without a call per kernel.
 
     bucket 4 x 1     row 0 | row 1 | row 2 | –         three requests decode; the fourth row is padding
-    bucket 4 x 9     row 0: t d d d – – – – – | …      a committed token and three drafted ones; the rest is padding
+    bucket 4 x 8     row 0: t f f f – – – – | …        a token and three that the grammar forced, or that were drafted
 
 A step takes the smallest bucket that holds it. Padding writes nothing into the cache (its slot is -1), and whatever is
 computed for it is not read. What is copied to the device before a replay is a few kilobytes: tokens, positions, slots,
@@ -22,6 +22,13 @@ from kernels import Kernels, RaggedBatch
 from kernels.staging import Staging
 
 __all__ = ["Bucket", "GraphOutput", "StepGraphs", "buckets_for"]
+
+
+FORCED_TOKENS = 8
+"""Tokens of a row that steps are recorded for even without drafts: constrained answers go on by several at once."""
+WIDE_ROWS = 32
+"""Rows of steps with several tokens a row that are recorded; beyond, a step is work enough to be launched call by
+call."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -47,16 +54,16 @@ class GraphOutput:
 
 
 def buckets_for(max_rows: int, max_draft: int) -> list[Bucket]:
-    """Buckets up to max_rows rows, the largest first: every power of two and half-way between two of them from 16 on;
-    with drafts of at most max_draft tokens (0: none), also for up to 32 rows to verify."""
+    """Buckets up to max_rows rows, the largest first: every power of two and half-way between two of them from 16 on.
+    For up to WIDE_ROWS rows there are some of several tokens, too: forced ones of a grammar that follow one another,
+    and drafts of at most max_draft tokens (0: none) to verify."""
     sizes = [1, 2, 4, 8]
     while sizes[-1] < max_rows:
         step = max(8, 2 ** (sizes[-1].bit_length() - 2))
         sizes.append(sizes[-1] + step)
     sizes = sorted({min(size, max_rows) for size in sizes})
     buckets = [Bucket(1, size) for size in sizes]
-    if max_draft:
-        buckets += [Bucket(1 + max_draft, size) for size in sizes if size <= 32]
+    buckets += [Bucket(max(FORCED_TOKENS, 1 + max_draft), size) for size in sizes if size <= WIDE_ROWS]
     return sorted(buckets, key=lambda bucket: bucket.n_tokens, reverse=True)
 
 

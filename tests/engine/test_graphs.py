@@ -12,8 +12,9 @@ from engine.config import CacheConfig
 from engine.graphs import Bucket, StepGraphs, buckets_for
 from engine.messages import Finished, Prepare, Submit
 from engine.models.loading import load_decoder
+from engine.plan import StepPlan
 from engine.request import Request
-from engine.runner import ModelRunner
+from engine.runner import ModelRunner, RunnerOutput
 from engine.speculation.proposer import DraftTree
 from grammars import JsonSchema
 from tests.engine.checkpoints import build_checkpoint
@@ -96,6 +97,22 @@ def test_layers_with_windows_are_recorded_too(windowed: Path, replays: list[int]
     assert replays
 
 
+def test_an_answer_whose_grammar_forces_tokens_is_replayed_from_its_prompt_on(folder: Path, replays: list[int]) -> None:
+    core = build_core(engine_config(folder, max_rows=4, max_slowdown=None), platform=recorded_platform())
+    runs = []
+    runner = instance_of(core)._runner
+    run_step = runner.run
+
+    def spied(plan: StepPlan, drawn: torch.Tensor | None = None) -> RunnerOutput:
+        runs.append(max(row.n for row in plan.rows))
+        return run_step(plan, drawn)
+
+    runner.run = spied  # type: ignore[method-assign]
+    run(core, submit("json", PROMPT, max_tokens=40, constraint=SCHEMA))
+    assert max(runs[1:]) > 1, "tokens were forced"
+    assert len(replays) == len(runs) - 1, "all but the step of the prompt"
+
+
 def test_drafts_of_any_length_are_verified_by_a_graph(folder: Path, replays: list[int]) -> None:
     expected = answers(folder, *SUBMITS, platform=False)
     core = build_core(
@@ -165,20 +182,21 @@ def test_a_replayed_step_computes_what_a_plain_one_does(
 
 def test_buckets_hold_every_number_of_rows_with_little_padding() -> None:
     for max_rows in (1, 3, 8, 64, 100, 256):
-        sizes = sorted(bucket.n_rows for bucket in buckets_for(max_rows, 0))
+        sizes = sorted(bucket.n_rows for bucket in buckets_for(max_rows, 0) if bucket.n_queries == 1)
         assert sizes[-1] == max_rows
         for rows in range(1, max_rows + 1):
             held = next(size for size in sizes if size >= rows)
             assert held < 2 * rows
-    assert buckets_for(4, 3)[0] == Bucket(4, 4)
-    assert len(buckets_for(256, 0)) < 16
+    assert buckets_for(4, 0)[0] == Bucket(8, 4)  # forced tokens
+    assert buckets_for(4, 11)[0] == Bucket(12, 4)  # drafts
+    assert len(buckets_for(256, 0)) < 24
 
 
 def test_a_start_logs_its_progress(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", logger="engine"):
         build_core(engine_config(folder, max_rows=4), platform=recorded_platform())
     assert [record.getMessage() for record in caplog.records if "graphs" in record.getMessage()] == [
-        f"model: {i} of 3 graphs recorded" for i in range(4)
+        f"model: {i} of 6 graphs recorded" for i in range(7)
     ]
 
 
@@ -188,4 +206,4 @@ def test_progress_is_told_from_the_first_to_the_last_graph(folder: Path) -> None
     runner = ModelRunner(decoder.config, decoder, CacheConfig(n_blocks=4), platform=recorded_platform())
     note: Callable[[int, int], None] = lambda done, total: told.append((done, total))  # noqa: E731
     runner.record(8, 64, on_progress=note)
-    assert told == [(i, 4) for i in range(5)]
+    assert told == [(i, 8) for i in range(9)]
