@@ -10,6 +10,7 @@ V:
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from engine.config import KVDtype, ModelConfig
@@ -19,6 +20,7 @@ from engine.step_batch import StepBatch, StepTensors
 from kernels import AttentionSpec, Kernels
 from kernels.kernel_set import AttentionStep
 from kernels.quantized_pages import FORMATS, SCALE_BYTES, page_rows
+from kernels.staging import to_device
 
 
 def page_dtype(kv_dtype: KVDtype, dtype: torch.dtype) -> torch.dtype:
@@ -71,9 +73,11 @@ class KVCache:
 
     def copy_pages(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copy whole pages, in every layer: targets[i] becomes sources[i]."""
+        device = self.pages[0].device
+        read, written = (to_device(np.array(pages, dtype=np.int64), device) for pages in (sources, targets))
         for pages in self.pages:
             plain = pages.view(torch.uint8)  # torch cannot index all dtypes
-            plain[list(targets)] = plain[list(sources)]
+            plain[written] = plain[read]
 
 
 def attention_spec(config: ModelConfig, group: KVGroup) -> AttentionSpec:

@@ -1,18 +1,45 @@
-"""Measures a model's first steps, so that predictions are right before the first request comes."""
+"""A model's first steps, before the first request comes: run so that kernels are compiled, and measured so that
+predictions are right."""
 
 import time
 from collections.abc import Iterator
+
+import torch
 
 from engine.cost_model import CostModel, StepCost
 from engine.plan import Row, StepPlan
 from engine.runner import ModelRunner
 
-__all__ = ["calibrate"]
+__all__ = ["calibrate", "warm_up"]
 
 DECODES = ((1, 64), (4, 64), (16, 256), (32, 64))
 """Rows of a decode step and their context."""
 CHUNKS = ((8, 0), (16, 0), (64, 0), (64, 512), (256, 0), (512, 0))
 """Tokens of a prompt chunk, and the position where it starts."""
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+"""Tokens of a chunk from one to the next of which a GPU may take another kernel, for attention or for a product."""
+LONG_CONTEXT = 1024
+"""Keys of a row that attention cuts into ranges."""
+
+
+def warm_up(runner: ModelRunner) -> None:
+    """Compute steps of all sizes that are not recorded, on a GPU, which compiles a kernel where it is first called:
+    seconds, which neither a measurement nor a request should wait for. As `calibrate`, it leaves nothing behind."""
+    usable = spare = runner.n_blocks - 1
+    others = len(runner.groups) - 1
+    drawn = torch.zeros(1, dtype=torch.int64, device=runner.device)
+    for n in (size for size in SIZES if size <= usable * runner.block_size):
+        chunk, long = (
+            tuple(i % usable for i in range(-(-end // runner.block_size))) for end in (n, max(n, LONG_CONTEXT))
+        )
+        rows = (
+            Row("chunk", 0, (0,) * n, chunk, n_logits=n, other_tables=(chunk,) * others),
+            # Without logits, so that no graph holds the step. Its token may be one that the host has not seen.
+            Row("long", LONG_CONTEXT - 1, (0 if n == 1 else -1,), long, n_logits=0, other_tables=(long,) * others),
+        )
+        runner.run(StepPlan(0, rows), None if n == 1 else drawn)
+    used = min(usable, -(-LONG_CONTEXT // runner.block_size))
+    runner.copy_blocks([spare] * used, list(range(used)))
 
 
 def calibrate(runner: ModelRunner, cost_model: CostModel, limit_s: float) -> int:

@@ -29,6 +29,9 @@ CPU_LIMITS = (512, 64)
 """Tokens and requests of a step on a CPU, where a step should not take long."""
 GPU_LIMITS = (8192, 256)
 """The same on a GPU, which needs hundreds of tokens to be busy."""
+CPU_CHUNK, GPU_CHUNK = 2, 256
+"""Tokens of a prompt that a step computes whatever they cost. On a GPU so many take little longer than one: the weights
+are read once, and a step with a prompt in it is no recorded one anyway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +80,20 @@ class SchedulerConfig:
     """Limits of one step, and of the queue before it.
 
     token_budget: tokens computed in one step over all rows (None: 512 on a CPU, 8,192 on a GPU). max_rows: requests in
-    one step (None: 64 on a CPU, 256 on a GPU). prefill_cap: most tokens
-    one request gets in one step (None: the whole budget). max_slowdown: how many times as long as without prompts a
-    step may take, by prediction, while answers are streaming (None: as long as the budget lasts); min_chunk: so many
-    tokens of a prompt it computes even so. max_shared_step_s: how many seconds a step with prompts may take, by
-    prediction, while another model's answers are streaming. priority_s: seconds of waiting that one level of priority
-    is worth, so that a request is overtaken only by what arrives within that time for each level between them.
-    max_waiting_tokens and max_waiting_requests: beyond either, admission refuses.
+    one step (None: 64 on a CPU, 256 on a GPU). prefill_cap: most tokens one request gets in one step (None: the whole
+    budget). max_slowdown: how many times as long as without prompts a step may take, by prediction, while answers are
+    streaming (None: as long as the budget lasts); min_chunk: so many tokens of a prompt it computes even so (None: 2 on
+    a CPU, 256 on a GPU). max_shared_step_s: how many seconds a step with prompts may take, by prediction, while another
+    model's answers are streaming. priority_s: seconds of waiting that one level of priority is worth, so that a request
+    is overtaken only by what arrives within that time for each level between them. max_waiting_tokens and
+    max_waiting_requests: beyond either, admission refuses.
     """
 
     token_budget: int | None = None
     max_rows: int | None = None
     prefill_cap: int | None = None
     max_slowdown: float | None = 1.5
-    min_chunk: int = 2
+    min_chunk: int | None = None
     max_shared_step_s: float = 0.25
     priority_s: float = 0.25
     max_waiting_tokens: int = 262_144
@@ -121,11 +124,17 @@ class SchedulerConfig:
         """Requests of a step."""
         return CPU_LIMITS[1] if self.max_rows is None else self.max_rows
 
+    @property
+    def least_chunk(self) -> int:
+        """Tokens of a prompt that a step computes whatever they cost."""
+        return CPU_CHUNK if self.min_chunk is None else self.min_chunk
+
     def for_gpu(self) -> "SchedulerConfig":
         """The same on a GPU, where what is left open means more."""
         token_budget = GPU_LIMITS[0] if self.token_budget is None else self.token_budget
         max_rows = GPU_LIMITS[1] if self.max_rows is None else self.max_rows
-        return replace(self, token_budget=token_budget, max_rows=min(max_rows, token_budget))
+        min_chunk = GPU_CHUNK if self.min_chunk is None else self.min_chunk
+        return replace(self, token_budget=token_budget, max_rows=min(max_rows, token_budget), min_chunk=min_chunk)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,14 +23,16 @@ class Forward:
     that, on a GPU.
     """
 
-    def __init__(self, work: Callable[[], RunnerOutput], thread: Executor | None, *, is_queued: bool = False) -> None:
-        """is_queued: the work is done by a GPU, behind what was queued before."""
+    def __init__(
+        self, work: Callable[[], RunnerOutput], thread: Executor | None, *, gpu: torch.device | None = None
+    ) -> None:
+        """gpu: what does the work, behind what was queued before."""
         self.waited_s = self.launch_s = 0.0
         self._seconds = 0.0
-        self._work = work
+        self._work, self._gpu = work, gpu
         self._output: Future[RunnerOutput] | RunnerOutput
         self._marks: list[torch.cuda.Event] = []  # on a GPU: when it begins, when it ends, when its tokens are drawn
-        if is_queued:
+        if gpu is not None:
             began = time.perf_counter()
             self._mark()
             self._output = work()
@@ -59,7 +61,7 @@ class Forward:
 
     def _mark(self) -> None:
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        self._marks.append(torch.cuda.current_stream().record_event(event))
+        self._marks.append(torch.cuda.current_stream(self._gpu).record_event(event))
 
     def _between(self, index: int) -> float:
         first, last = self._marks[index : index + 2]

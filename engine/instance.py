@@ -259,7 +259,8 @@ class ModelInstance:
         ids = tuple(self._client_id(row.request_id) for row in plan.rows)
         pulse.beat(ids, self.cost_model.seconds(cost))
         draws = StepDraws(plan, self._requests, self._generations, self._kept, self._sampler)
-        forward = Forward(lambda: self._runner.run(plan, drawn), self._thread, is_queued=self._runner.runs_beside)
+        gpu = self._runner.device if self._runner.runs_beside else None
+        forward = Forward(lambda: self._runner.run(plan, drawn), self._thread, gpu=gpu)
         return Flight(plan, ids, cost, draws, forward)
 
     def _collect(self, flight: Flight, output: RunnerOutput) -> list[Event]:

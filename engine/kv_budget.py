@@ -1,21 +1,26 @@
 """How many bytes of a GPU the pages may take: what is left beside weights, steps and graphs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from engine.config import CacheConfig, SchedulerConfig
 from engine.graphs import Bucket
-from engine.models.decoder import Decoder
+from engine.loaded_model import LoadedModel
 from engine.plan import Row, StepPlan
 from engine.platform import DeviceMemory, Platform
+from engine.request import SamplingParams
 from engine.runner import ModelRunner
+from engine.sampler import Sampler
+from engine.sampling_row import SamplingRow
 
 __all__ = ["StepNeeds", "measure_step", "shared_caches", "split_bytes"]
 
 GRAPH_BYTES = 512 * 2**20
-"""For what a model's graphs hold beside their logits: activations of the largest one, partial sums of attention."""
+"""For what a model's graphs hold beside their logits. An 8 B model of 128 k positions and 256 rows: 100 MB of
+activations and up to 40 of attention's partial results, which all graphs share, 30 of block tables for each KV group,
+32 for cuBLAS, and a few for each graph."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,25 +38,23 @@ class StepNeeds:
         return cls(peak_bytes, GRAPH_BYTES + 4 * most * vocab_size if buckets else 0)
 
 
-def measure_step(
-    model: Decoder,
-    block_size: int,
-    limits: SchedulerConfig,
-    max_model_len: int,
-    state_layers: tuple[int, ...],
-    platform: Platform,
-) -> int:
-    """Bytes that the largest steps hold while they are computed: they are run once, over pages that are given back."""
+def measure_step(model: LoadedModel, platform: Platform, max_draft: int = 0) -> int:
+    """Bytes that the largest step holds while it is computed and drawn from: it is run once, over pages that are given
+    back. max_draft: tokens of a draft that is verified, 0 where there are none."""
     if platform.memory is None:
         raise ValueError(f"the memory of {platform.device} is not limited, so there is nothing to measure")
-    plans = list(_largest_steps(block_size, limits, max_model_len))
-    n_blocks = max(sum(len(row.block_table) for row in plan.rows) for plan in plans)
-    cache = CacheConfig(block_size=block_size, n_blocks=n_blocks)
-    runner = ModelRunner(model.config, model, cache, state_layers, platform=platform)
+    config, decoder = model.config, model.decoder
+    plan = _largest_step(config.cache.block_size, model.limits, model.max_len, max_draft)
+    cache = replace(config.cache, kv_bytes=None, n_blocks=sum(len(row.block_table) for row in plan.rows))
+    runner = ModelRunner(
+        decoder.config, decoder, cache, model.state_layers, is_invariant=config.invariant, platform=platform
+    )
+    plan = _with_tables(plan, len(runner.groups))
+    sampler = Sampler(runner.kernels, decoder.config.vocab_size, runner.device, model.limits.rows)
 
     def work() -> None:
-        for plan in plans:
-            _draw_all(runner.run(_with_tables(plan, len(runner.groups))).logits)
+        logits = runner.run(plan).logits
+        sampler.prepare([_dearest_draw(sampler.vocab_size)] * len(logits)).draw(logits).read()
 
     work()  # kernels are compiled and products chosen before it counts
     return platform.memory.peak_bytes(work)
@@ -71,7 +74,10 @@ def shared_caches(
     """
     usable = memory.free_bytes() - int((1.0 - share) * memory.total_bytes())
     usable -= max(need.peak_bytes for need in needs.values()) + sum(need.graph_bytes for need in needs.values())
-    usable -= sum(cache.kv_bytes or 0 for cache in caches.values())
+    usable -= sum(
+        (cache.kv_bytes or 0) + (cache.n_blocks or 0) * cache.block_size * per_token[name]
+        for name, cache in caches.items()
+    )
     open_names = [name for name, cache in caches.items() if cache.kv_bytes is None and cache.n_blocks is None]
     if open_names and usable <= 0:
         raise ValueError(
@@ -92,19 +98,18 @@ def split_bytes(
     }
 
 
-def _largest_steps(block_size: int, limits: SchedulerConfig, max_model_len: int) -> Iterator[StepPlan]:
-    """A step of prompts as long as the budget allows, and one of as many rows as may run, each with logits."""
-    chunks, left = list[int](), limits.budget
-    while left:
-        chunks.append(min(left, max_model_len))
-        left -= chunks[-1]
-    for lengths in (chunks[: limits.rows], [1] * min(limits.rows, limits.budget)):
-        rows, first = [], 0
-        for index, n in enumerate(lengths):
-            table = tuple(range(first, first + -(-n // block_size)))
-            rows.append(Row(f"measured {index}", 0, (0,) * n, table, n_logits=1))
-            first += len(table)
-        yield StepPlan(0, tuple(rows))
+def _largest_step(block_size: int, limits: SchedulerConfig, max_model_len: int, max_draft: int) -> StepPlan:
+    """A step of as many tokens, and as many rows of logits, as there may be in one."""
+    n_rows = min(limits.rows, limits.budget)
+    n_logits = min(1 + max_draft, limits.budget // n_rows, max_model_len)
+    rows, n_pages, spare = list[Row](), 0, limits.budget - n_rows * n_logits
+    for index in range(n_rows):
+        more = min(spare, max_model_len - n_logits)
+        n, spare = n_logits + more, spare - more
+        table = tuple(range(n_pages, n_pages + -(-n // block_size)))
+        rows.append(Row(f"measured {index}", 0, (0,) * n, table, n_logits))
+        n_pages += len(table)
+    return StepPlan(0, tuple(rows))
 
 
 def _with_tables(plan: StepPlan, n_groups: int) -> StepPlan:
@@ -114,6 +119,7 @@ def _with_tables(plan: StepPlan, n_groups: int) -> StepPlan:
     )
 
 
-def _draw_all(logits: torch.Tensor) -> None:
-    """What sampling holds at its worst: another copy of the logits."""
-    logits.softmax(-1)
+def _dearest_draw(vocab_size: int) -> SamplingRow:
+    """One with a mask, of which log-probabilities are wanted, too: several copies of its logits."""
+    mask = torch.full((-(-vocab_size // 32),), -1, dtype=torch.int32)
+    return SamplingRow(SamplingParams(top_p=0.5, logprobs=1), seed=0, position=0, n_output=0, mask=mask)

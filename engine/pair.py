@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from engine.attention import token_kv_bytes
-from engine.calibration import calibrate
+from engine.calibration import calibrate, warm_up
 from engine.config import CacheConfig
 from engine.constrain import Compiler, ConstraintCompiler
 from engine.core import EngineCore
@@ -78,12 +78,23 @@ def load_engine(
     """Load every model. proposers: by model name, where its drafts come from. platform: where to compute (None: on the
     device that the models name).
 
-    Raises FileNotFoundError, ValueError or CheckpointError, naming what is wrong with a checkpoint or an option.
+    Raises FileNotFoundError, ValueError or CheckpointError, naming what is wrong with a checkpoint or an option, or
+    that a GPU has too little memory.
     """
+    try:
+        return _load_engine(config, proposers or {}, platform)
+    except torch.OutOfMemoryError as error:
+        raise ValueError(
+            f"the models do not fit the GPU's memory ({error}): quantise the weights, lower token_budget, max_rows or "
+            "memory_share, or see what else uses the GPU"
+        ) from error
+
+
+def _load_engine(config: PairConfig, proposers: Mapping[str, Proposer], platform: Platform | None) -> LoadedEngine:
     began = time.perf_counter()
     if config.torch_threads is not None:
         torch.set_num_threads(config.torch_threads)
-    options, proposers = config.options, proposers or {}
+    options = config.options
     platform = platform or Platform.of(_device_of(config), graphs=options.graphs)
     models = {name: LoadedModel.load(engine, platform) for name, engine in config.models.items()}
     caches = _size_caches(config, models, platform, {name: name in proposers for name in models})
@@ -133,9 +144,8 @@ def _size_caches(
 
 def _needs(model: LoadedModel, max_draft: int, platform: Platform) -> StepNeeds:
     """max_draft: tokens of a draft, 0 where there are none."""
-    limits, state_layers = model.limits, model.state_layers
-    peak = measure_step(model.decoder, model.config.cache.block_size, limits, model.max_len, state_layers, platform)
-    buckets = buckets_for(limits.rows, max_draft) if platform.recorder is not None else []
+    peak = measure_step(model, platform, max_draft)
+    buckets = buckets_for(model.limits.rows, max_draft) if platform.recorder is not None else []
     return StepNeeds.of(peak, buckets, model.decoder.config.vocab_size)
 
 
@@ -167,6 +177,8 @@ def _build_instance(
         block_size=runner.block_size,
         token_kv_bytes=token_kv_bytes(shape, runner.kv_dtype),
     )
+    if platform.runs_beside:
+        warm_up(runner)
     calibrate(runner, cost_model, options.calibrate_s)
     info = ModelInfo(
         name=name,

@@ -76,8 +76,9 @@ class PooledStates:
 
     def copy_pages(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copy sums with their pages: targets[i] becomes sources[i]."""
+        read, written = (to_device(np.array(pages, dtype=np.int64), self.sums.device) for pages in (sources, targets))
         for sums in (self.sums, self._before):
-            sums[list(targets)] = sums[list(sources)]
+            sums[written] = sums[read]
         for source, target in zip(sources, targets, strict=True):
             self._unsure.pop(target, None)
             if source in self._unsure:

@@ -1,6 +1,8 @@
 """Work that is recorded once and repeated: a CUDA graph on a GPU, a plain call elsewhere."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -49,6 +51,22 @@ class CudaRecorder:
         torch.cuda.current_stream(self._device).wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
         # Other threads may allocate meanwhile (a pair's other model is loaded by the same thread, grammars by others).
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+        with (
+            _without_collection(),
+            torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"),
+        ):
             work()
         return graph.replay
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """No garbage is collected in between: it could be another graph, or pinned memory, whose end is no part of what is
+    captured."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

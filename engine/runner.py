@@ -92,7 +92,7 @@ class ModelRunner:
             sources, targets = zip(*plan.copies, strict=True)
             self.copy_blocks(sources, targets)
         if not plan.rows:
-            return RunnerOutput(torch.empty(0, self.config.vocab_size))
+            return RunnerOutput(self._no_logits())
         # Torch's attention groups rows that are alike; graphs want the order of the plan.
         batch = StepBatch.from_plan(plan, self.block_size, len(self.groups), is_sorted=self._recorder is None)
         for graphs in self._graphs:
@@ -107,7 +107,7 @@ class ModelRunner:
         )
         pooled = self._pool(batch, torch.stack(states, dim=1)) if self.state_layers else {}
         if not len(tensors.logits_from):
-            return RunnerOutput(torch.empty(0, self.config.vocab_size), pooled)
+            return RunnerOutput(self._no_logits(), pooled)
         return RunnerOutput(self.model.logits(hidden.index_select(0, tensors.logits_from), self.kernels), pooled)
 
     @torch.inference_mode()
@@ -141,6 +141,10 @@ class ModelRunner:
         """Copy blocks with all that the runner keeps for them: targets[i] becomes sources[i] in every layer."""
         self._cache.copy_pages(sources, targets)
         self._states.copy_pages(sources, targets)
+
+    def _no_logits(self) -> torch.Tensor:
+        """On the device like any others: those that were kept for resumed requests are put behind them."""
+        return torch.empty(0, self.config.vocab_size, device=self.device)
 
     def _pool(self, batch: StepBatch, states: torch.Tensor) -> dict[str, torch.Tensor]:
         """states: [n, layers, hidden]."""

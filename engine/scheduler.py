@@ -370,7 +370,7 @@ class Scheduler:
             self._streams(),
             max_slowdown=slowdown,
             max_s=max_s,
-            min_chunk=config.min_chunk,
+            min_chunk=config.least_chunk,
             since_s=since_s,
         )
 

@@ -218,7 +218,10 @@ class PagedAttention:
         if self._block_n is not None:
             tile = Tile(tile.block_m, self._block_n, tile.warps, tile.stages)
         is_quantized, has_sinks = pages.dtype in FORMATS, sinks is not None
-        unused = self._lse  # stands in for what a launch does not read
+        # Made anew by each call, so that layers, KV groups and graphs, which share a pool, all use the same memory.
+        partial = torch.empty(*self._partial_shape, spec.head_dim, dtype=torch.float32, device=q.device)
+        lse = torch.empty(self._partial_shape, dtype=torch.float32, device=q.device)
+        unused = lse  # stands in for what a launch does not read
         constants = attend_constants(
             spec, self._rows, tile, pages.dtype, self._block_size,
             has_trees=self._has_trees, has_sinks=has_sinks, is_invariant=self._is_invariant,
@@ -227,14 +230,14 @@ class PagedAttention:
             items, merges = tensors["items"][launch.items], tensors["merges"][launch.merges]
             attend[(len(items), spec.n_kv_heads, self._rows // tile.block_m)](
                 q, pages, pages.view(torch.float32) if is_quantized else unused, sinks if has_sinks else unused,
-                tensors.get("slopes", unused), out, self._partial, self._lse, items, tensors["tables"],
+                tensors.get("slopes", unused), out, partial, lse, items, tensors["tables"],
                 tensors.get("positions", items), tensors.get("words", items),
                 spec.scale * LOG2_E, pages.stride(0), self._partial_rows,
                 **constants, num_warps=tile.warps, num_stages=tile.stages,
             )  # fmt: skip
             if len(merges):
                 merge[(len(merges), self._partial_rows, spec.n_kv_heads)](
-                    self._partial, self._lse, sinks if has_sinks else unused, out, merges, self._partial_rows,
+                    partial, lse, sinks if has_sinks else unused, out, merges, self._partial_rows,
                     **merge_constants(spec, has_sinks=has_sinks),
                 )  # fmt: skip
         return out
@@ -297,9 +300,7 @@ class PagedAttention:
         self._n_tokens = n_tokens
         self._staging = Staging(fields, self._device, n_buffers)
         self._tensors: Mapping[str, torch.Tensor] = self._staging.tensors
-        shape = (max(n_partials, 1), self._spec.n_kv_heads, self._partial_rows)
-        self._partial = torch.empty(*shape, self._spec.head_dim, dtype=torch.float32, device=self._device)
-        self._lse = torch.empty(shape, dtype=torch.float32, device=self._device)
+        self._partial_shape = (max(n_partials, 1), self._spec.n_kv_heads, self._partial_rows)
 
     def _fill(self, plan: Plan, batch: RaggedBatch) -> None:
         """Send the work of a batch to the device."""

@@ -218,9 +218,9 @@ def add_splits(
     sums_ptr, scale_ptr, bias_ptr, out_ptr, m, n,
     HAS_SCALE: tl.constexpr, HAS_BIAS: tl.constexpr, SPLITS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """sums float32 [SPLITS, m, n] to out [m, n], added in order, times scale, plus bias; grid: (blocks of n, m)."""
-    column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    at = tl.program_id(1).to(tl.int64) * n + column
+    """sums float32 [SPLITS, m, n] to out [m, n], added in order, times scale, plus bias; grid: (m, blocks of n)."""
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    at = tl.program_id(0).to(tl.int64) * n + column
     is_in = column < n
     total = tl.zeros([BLOCK], tl.float32)
     for split in tl.static_range(SPLITS):
@@ -297,7 +297,7 @@ def _split(tile: Tile, m: int, n: int, k: int, out: torch.Tensor) -> tuple[int, 
 
 def _add(sums: torch.Tensor, scale: torch.Tensor | None, bias: torch.Tensor | None, out: torch.Tensor) -> torch.Tensor:
     (m, n), block = out.shape, 512
-    add_splits[(triton.cdiv(n, block), m)](
+    add_splits[(m, triton.cdiv(n, block))](
         sums, sums if scale is None else scale, sums if bias is None else bias, out, m, n,
         HAS_SCALE=scale is not None, HAS_BIAS=bias is not None, SPLITS=len(sums), BLOCK=block,
     )  # fmt: skip

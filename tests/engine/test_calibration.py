@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.calibration import calibrate
+from engine.calibration import calibrate, warm_up
 from engine.cost_model import CostModel, StepCost, WeightBytes
 from engine.plan import Row, StepPlan
 from engine.runner import ModelRunner, RunnerOutput
@@ -35,9 +35,28 @@ def contents(runner: ModelRunner) -> list[torch.Tensor]:
 def test_it_leaves_the_pages_as_they_were(folder: Path, n_blocks: int) -> None:
     runner = build_runner(folder, n_blocks=n_blocks, state_layers=(1,))
     before = [copy.deepcopy(tensor) for tensor in contents(runner)]
+    warm_up(runner)
     assert calibrate(runner, cost_model(runner), 1.0) > 0
     assert all(torch.equal(now, then) for now, then in zip(contents(runner), before, strict=True))
     assert not runner._states._unsure
+
+
+def test_warming_up_computes_chunks_of_all_sizes_beside_a_long_context(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner, sizes = build_runner(folder, block_size=8, n_blocks=12), list[int]()
+    run = runner.run
+
+    def spy(plan: StepPlan, drawn: torch.Tensor | None) -> RunnerOutput:
+        chunk, long = plan.rows
+        sizes.append(chunk.n)
+        assert long.start >= 1000
+        assert any(token < 0 for token in long.tokens) == (drawn is not None)
+        return run(plan, drawn)
+
+    monkeypatch.setattr(runner, "run", spy)
+    warm_up(runner)
+    assert sizes == [1, 2, 4, 8, 16, 32, 64]  # 128 tokens have no room
 
 
 class Machine:

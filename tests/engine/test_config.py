@@ -63,9 +63,10 @@ def test_the_dtype_is_what_was_asked_or_what_the_machine_multiplies() -> None:
 
 
 def test_what_is_left_open_means_more_on_a_gpu() -> None:
-    open_, closed = SchedulerConfig(), SchedulerConfig(token_budget=96, max_rows=3)
-    assert (open_.budget, open_.rows) == (512, 64)
-    assert (open_.for_gpu().budget, open_.for_gpu().rows) == (8192, 256)
+    open_, closed = SchedulerConfig(), SchedulerConfig(token_budget=96, max_rows=3, min_chunk=5)
+    assert (open_.budget, open_.rows, open_.least_chunk) == (512, 64, 2)
+    on_gpu = open_.for_gpu()
+    assert (on_gpu.budget, on_gpu.rows, on_gpu.least_chunk) == (8192, 256, 256)
     assert closed.for_gpu() == closed
     assert SchedulerConfig(token_budget=40).for_gpu().rows == 40, "every running request needs a token in a step"
     options = InstanceOptions()

@@ -12,7 +12,9 @@ from engine.kv_budget import GRAPH_BYTES, StepNeeds, measure_step, shared_caches
 from engine.loaded_model import LoadedModel
 from engine.pair import load_engine
 from engine.pair_config import InstanceOptions, PairConfig
+from engine.plan import StepPlan
 from engine.platform import Platform
+from engine.runner import ModelRunner, RunnerOutput
 from tests.engine.checkpoints import build_checkpoint
 from tests.engine.recorded import recorded_platform
 
@@ -65,10 +67,11 @@ def test_pages_get_what_weights_steps_and_graphs_leave() -> None:
 def test_a_cache_that_says_its_size_keeps_it_and_the_others_get_the_rest() -> None:
     memory = CountedMemory(total=1000 * MIB, free=500 * MIB)
     needs = {"small": StepNeeds(0, 0), "large": StepNeeds(0, 0)}
-    caches = {"small": CacheConfig(kv_bytes=80 * MIB), "large": CacheConfig(block_size=64)}
-    found = shared_caches(caches, {"small": 1, "large": 1}, needs, memory, 1.0)
-    assert found["small"] == caches["small"]
-    assert found["large"] == CacheConfig(block_size=64, kv_bytes=420 * MIB)
+    for known in (CacheConfig(kv_bytes=80 * MIB), CacheConfig(block_size=16, n_blocks=5 * MIB)):
+        caches = {"small": known, "large": CacheConfig(block_size=64)}
+        found = shared_caches(caches, {"small": 1, "large": 1}, needs, memory, 1.0)
+        assert found["small"] == known
+        assert found["large"] == CacheConfig(block_size=64, kv_bytes=420 * MIB)
 
 
 def test_memory_that_weights_have_filled_is_refused_with_what_is_missing() -> None:
@@ -84,18 +87,45 @@ def test_a_budget_is_split_so_that_all_models_hold_as_many_tokens() -> None:
 
 def test_graphs_are_counted_by_their_logits() -> None:
     assert StepNeeds.of(7, [], 1000) == StepNeeds(7, 0)
-    assert StepNeeds.of(7, buckets_for(16, 0), 1000) == StepNeeds(7, GRAPH_BYTES + 4 * 16 * 1000)
+    largest = 8 * 16  # forced tokens of 16 rows
+    assert StepNeeds.of(7, buckets_for(16, 0), 1000) == StepNeeds(7, GRAPH_BYTES + 4 * largest * 1000)
 
 
-def test_the_largest_steps_are_computed_before_they_count(folders: tuple[Path, Path]) -> None:
+def test_the_largest_step_is_computed_before_it_counts(folders: tuple[Path, Path]) -> None:
     memory = CountedMemory(total=1, free=1, peak=123)
     config = EngineConfig(
         folders[0], dtype="float32", device="cpu", scheduler=SchedulerConfig(token_budget=40, max_rows=3)
     )
     model = LoadedModel.load(config, platform_of(memory))
-    found = measure_step(model.decoder, 8, model.limits, 16, (1,), platform_of(memory))
-    assert found == 123
+    assert measure_step(model, platform_of(memory)) == 123
     assert len(memory.works) == 1
+
+
+@pytest.mark.parametrize(
+    ("max_len", "max_draft", "n_tokens", "n_logits"), [(64, 0, 40, 3), (64, 4, 40, 15), (9, 20, 27, 27)]
+)
+def test_the_largest_step_has_all_tokens_and_all_logits(
+    folders: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    max_len: int,
+    max_draft: int,
+    n_tokens: int,
+    n_logits: int,
+) -> None:
+    plans, run = list[StepPlan](), ModelRunner.run
+
+    def spy(self: ModelRunner, plan: StepPlan) -> RunnerOutput:
+        plans.append(plan)
+        return run(self, plan)
+
+    monkeypatch.setattr(ModelRunner, "run", spy)
+    platform = platform_of(CountedMemory(total=1, free=1))
+    scheduler = SchedulerConfig(token_budget=40, max_rows=3)
+    config = EngineConfig(folders[0], dtype="float32", device="cpu", max_model_len=max_len, scheduler=scheduler)
+    measure_step(LoadedModel.load(config, platform), platform, max_draft)
+    assert len(plans) == 2
+    assert {plan.n_tokens for plan in plans} == {n_tokens}
+    assert {sum(row.n_logits for row in plan.rows) for plan in plans} == {n_logits}
 
 
 def test_a_pair_shares_what_is_left_of_one_memory(folders: tuple[Path, Path]) -> None:
@@ -112,7 +142,7 @@ def test_a_pair_shares_what_is_left_of_one_memory(folders: tuple[Path, Path]) ->
     small, large = loaded.core.info()
     assert small.n_blocks == pytest.approx(large.n_blocks, abs=1)
     vocab = small.vocab_size
-    graphs = 2 * (GRAPH_BYTES + 4 * 2 * vocab)
+    graphs = 2 * (GRAPH_BYTES + 4 * (8 * 2) * vocab)
     expected = int(0.7 * 2048 * MIB) - 4 * MIB - graphs
     assert small.kv_bytes + large.kv_bytes == pytest.approx(expected, rel=1e-3)
 

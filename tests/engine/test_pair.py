@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from engine.config import CacheConfig
-from engine.loaded_model import fingerprint
+from engine.config import CacheConfig, EngineConfig
+from engine.loaded_model import LoadedModel, fingerprint
 from engine.pair import VocabularyComparison, load_engine
 from engine.pair_config import PairConfig
 from engine.tokenizer import Tokenizer
@@ -98,3 +99,14 @@ def test_an_impossible_pair_is_refused(small: Path) -> None:
         PairConfig({})
     with pytest.raises(ValueError, match="kv_bytes is 0"):
         PairConfig({"m": engine_config(small)}, kv_bytes=0)
+
+
+def test_a_gpu_that_is_too_small_is_named_with_what_to_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_checkpoint(tmp_path)
+
+    def full(*_given: object) -> None:
+        raise torch.OutOfMemoryError("Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(LoadedModel, "load", full)
+    with pytest.raises(ValueError, match=r"do not fit the GPU's memory \(Tried to allocate 2.00 GiB\): quantise"):
+        load_engine(PairConfig({"model": EngineConfig(tmp_path, device="cpu")}))
