@@ -12,6 +12,7 @@ from engine.config import EngineConfig, SchedulerConfig, resolve_dtype
 from engine.models.decoder import Decoder
 from engine.models.loading import load_decoder
 from engine.platform import Platform
+from engine.pooled_state import PooledStates
 from engine.quantization import converter
 from engine.tokenizer import Tokenizer
 
@@ -49,9 +50,10 @@ class LoadedModel:
 
     @property
     def bytes_per_token(self) -> int:
-        """Bytes of a token's keys and values in the pages, over all layers."""
-        model = self.decoder.config
-        return model.n_layers * token_kv_bytes(model, page_dtype(self.config.cache.kv_dtype, self.decoder.dtype))
+        """Bytes of a token's keys and values in the pages, over all layers, and of its share of a page's sums."""
+        model, cache = self.decoder.config, self.config.cache
+        sums = PooledStates.bytes_per_block(len(self.state_layers), model.hidden_size) // cache.block_size
+        return model.n_layers * token_kv_bytes(model, page_dtype(cache.kv_dtype, self.decoder.dtype)) + sums
 
 
 def fingerprint(folder: Path) -> str:

@@ -19,6 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.toy and given.out is None:
         print("--toy writes figures that mean nothing: say where with --out", file=sys.stderr)
         return 2
+    if given.out is not None and not given.out.parent.is_dir():
+        print(f"--out is {given.out}: there is no folder {given.out.parent}, make it first", file=sys.stderr)
+        return 2
     import torch  # after what needs no second of waiting
 
     if not torch.cuda.is_available():

@@ -70,12 +70,13 @@ def _peers(
     kind: str, logits: torch.Tensor, allowed: torch.Tensor
 ) -> dict[str, tuple[Callable[[int], torch.Tensor], bool]]:
     """What torch offers for a kind of draw: the work on the i-th logits, and whether a graph can hold it."""
+    banned = ~allowed
 
     def multinomial(i: int) -> torch.Tensor:
         return torch.multinomial((logits[i] / 0.8).softmax(-1), 1)
 
     def masked_multinomial(i: int) -> torch.Tensor:
-        return torch.multinomial((logits[i].masked_fill(~allowed, float("-inf")) / 0.8).softmax(-1), 1)
+        return torch.multinomial((logits[i].masked_fill(banned, float("-inf")) / 0.8).softmax(-1), 1)
 
     def race(i: int) -> torch.Tensor:
         """The exponential race, as gpt-fast draws."""

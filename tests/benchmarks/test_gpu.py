@@ -121,6 +121,7 @@ def test_without_a_gpu_figures_are_refused(tmp_path: Path) -> None:
 def test_toys_are_never_written_over_the_results() -> None:
     assert run("-m", "benchmarks.gpu", "--toy").returncode == 2
     assert run("-m", "benchmarks.gpu", "--toy", "--out", "x.json", "--only", "nothing").returncode == 2
+    assert run("-m", "benchmarks.gpu", "--toy", "--out", "missing/x.json").returncode == 2
 
 
 def test_it_needs_no_library_but_torch_triton_transformers_numpy_and_msgspec() -> None:

@@ -1,10 +1,13 @@
 """All of this folder needs a GPU: python -m pytest tests/gpu"""
 
+import warnings
 from pathlib import Path
 
 import pytest
 
-from tests.gpu.machine import IS_INTERPRETED, WHY_NOT
+with warnings.catch_warnings():
+    warnings.simplefilter("default")  # as for the tests, below
+    from tests.gpu.machine import IS_INTERPRETED, WHY_NOT
 
 if IS_INTERPRETED:
     import tests.kernels.interpreted.conftest  # noqa: F401 - repairs the interpreter

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from engine.messages import Submit
+from engine.messages import Prepare, Submit
 from tests.engine.checkpoints import build_checkpoint
-from tests.engine.harness import Seen, build_core, drive, engine_config, is_idle, submit
+from tests.engine.harness import MODEL, Seen, build_core, drive, engine_config, is_idle, submit
 from tests.gpu.machine import pick, platform
 
 N = pick(24, 5)
@@ -65,6 +65,15 @@ def alone(folder: Path) -> list[Seen]:
 def test_no_answer_depends_on_how_it_is_computed(folder: Path, alone: list[Seen], way: dict[str, Any]) -> None:
     found = answers(folder, GREEDY + DRAWN, **way)
     assert [each.finished.token_ids for each in found] == [each.finished.token_ids for each in alone]
+
+
+def test_a_prepared_prompt_goes_on_in_a_step_of_its_own(folder: Path, alone: list[Seen]) -> None:
+    """Which has no row: its first token is drawn from logits that were kept."""
+    config = engine_config(folder, max_rows=4, block_size=16)
+    core = build_core(config, platform=platform(graphs=pick(True, False)), overlap_depth=1)
+    later = Submit(id="answer", model=MODEL, params=GREEDY[0].params, handle="held")
+    seen = drive(core, [(0, Prepare("held", MODEL, PROMPT)), (20, later)])
+    assert seen["answer"].finished.token_ids == alone[0].finished.token_ids
 
 
 @pytest.mark.parametrize("dtype", pick(["bfloat16", "float16"], []))

@@ -1,5 +1,6 @@
 """Triton's CPU interpreter, repaired: it multiplies the raw 16-bit patterns of bfloat16 in tl.dot, and cuts float32 off
-where a GPU rounds it to bfloat16 (seen in 3.6 to 3.9)."""
+where a GPU rounds it to bfloat16 (seen in 3.6 to 3.9). In 3.6 it also makes an int of an array of one dimension, which
+NumPy 2.4 refuses."""
 
 from typing import Any
 
@@ -9,6 +10,7 @@ from triton.runtime import interpreter
 
 _original_dot = interpreter.InterpreterBuilder.create_dot
 _original_cast = interpreter.InterpreterBuilder.cast_impl
+_original_patch = interpreter._patch_lang_tensor
 
 
 def _create_dot(self: Any, a: Any, b: Any, d: Any, *rest: Any) -> Any:
@@ -30,5 +32,11 @@ def _cast(self: Any, source: Any, dtype: Any) -> Any:
     )
 
 
+def _patch_lang_tensor(tensor: Any, scope: Any) -> None:
+    _original_patch(tensor, scope)
+    scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+
 interpreter.InterpreterBuilder.create_dot = _create_dot
 interpreter.InterpreterBuilder.cast_impl = _cast
+interpreter._patch_lang_tensor = _patch_lang_tensor
