@@ -220,7 +220,7 @@ def test_every_request_ends_once_within_the_caps_and_its_times_add_up(folder: Pa
     happened: Counter[str] = Counter()
     run_state_machine_as_test(
         lambda: ServiceMachine(folder, happened),
-        settings=settings(max_examples=40, stateful_step_count=50, suppress_health_check=[HealthCheck.too_slow]),
+        settings=settings(max_examples=70, stateful_step_count=50, suppress_health_check=[HealthCheck.too_slow]),
     )
     expected = ("length", "cancelled", "deadline", "overloaded", "grammar_fault", "added up")
     assert all(happened[name] for name in expected), happened
