@@ -26,6 +26,7 @@ from engine.blocks import BlockPool
 from engine.chunk_limit import ChunkLimit, Shape
 from engine.config import SchedulerConfig
 from engine.cost_model import CostModel
+from engine.deadlines import Deadlines
 from engine.kv_groups import KVGroup
 from engine.plan import Row, StepPlan, StepResult
 from engine.request import Request, RequestRefused, RequestStatus
@@ -76,8 +77,8 @@ class Scheduler:
         ] = []  # a heap; entries of requests that left are skipped
         self._waiting: dict[str, Request] = {}
         self._parked: dict[str, Request] = {}  # own blocks but do not run: held, or resumed and waiting; oldest first
-        self._deadlines: list[tuple[float, int, Request]] = []
-        self._pushes = 0  # makes heap entries distinct, so that requests are never compared
+        self._deadlines = Deadlines()
+        self._pushes = 0  # makes entries of the queue distinct, so that requests are never compared
         self._waiting_tokens = 0
         self._arrivals = 0
         self._step_id = 0
@@ -143,10 +144,7 @@ class Scheduler:
 
     def set_deadline(self, request: Request, deadline_s: float | None) -> None:
         """Let `expired` name the request once the clock passes `deadline_s`."""
-        request.deadline_s = deadline_s
-        if deadline_s is not None:
-            self._pushes += 1
-            heapq.heappush(self._deadlines, (deadline_s, self._pushes, request))
+        self._deadlines.set(request, deadline_s)
 
     def extend(self, request: Request, tokens: Sequence[int]) -> None:
         """Append tokens that are known to follow without sampling, outside of a step."""
@@ -180,27 +178,15 @@ class Scheduler:
 
     def expired(self) -> list[Request]:
         """Live requests whose deadline has passed, each named once."""
-        late = []
-        now = self._clock()
-        while self._deadlines and self._deadlines[0][0] <= now:
-            deadline_s, _, request = heapq.heappop(self._deadlines)
-            if request.status is not RequestStatus.FINISHED and request.deadline_s == deadline_s:
-                request.deadline_s = None
-                late.append(request)
-        return late
+        return self._deadlines.expired(self._clock())
 
     def earliest_deadline(self) -> float | None:
         """The next deadline of a live request, on the scheduler's clock."""
-        while self._deadlines and self._deadlines[0][2].status is RequestStatus.FINISHED:
-            heapq.heappop(self._deadlines)
-        return self._deadlines[0][0] if self._deadlines else None
+        return self._deadlines.earliest()
 
     def most_pressing(self) -> Request | None:
         """The request with the earliest deadline among those that wait or run (those held need no steps)."""
-        self.earliest_deadline()  # forgets those of requests that are over
-        active = (RequestStatus.WAITING, RequestStatus.RUNNING)
-        entries = (e for e in self._deadlines if e[2].status in active and e[2].deadline_s == e[0])
-        return min(entries, default=(0.0, 0, None))[2]
+        return self._deadlines.most_pressing()
 
     def schedule(self) -> StepPlan | None:
         """The next step, or None where nothing can run. Every plan must be committed before the next one is made."""
