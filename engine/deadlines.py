@@ -8,7 +8,8 @@ __all__ = ["Deadlines"]
 
 
 class Deadlines:
-    """A heap. A deadline that was changed, or whose request is over, stays in it until it is met; then it is skipped."""
+    """A heap. A deadline that was changed, or whose request is over, stays in it until it is met, and is then
+    skipped."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Request]] = []

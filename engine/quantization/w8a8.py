@@ -11,6 +11,7 @@ import torch
 
 from engine.models.layers import Linear
 from engine.quantization.rounding import round_rows, slices
+from kernels import reference_linear
 from kernels.native.library import NativeLibrary
 from kernels.native.structures import Form, ProjectionWeights
 
@@ -63,7 +64,7 @@ class W8A8Linear:
         """[n, in] to [n, out], in the dtype of x."""
         library = self.library
         if library is None:
-            return self.compute(x)
+            return self.compute(x) if x.device.type == "cpu" else self._compute_on_gpu(x)
         if x.shape[0] <= FEW_ROWS:
             return library.linear_w8a8(x.contiguous(), self.weight, self.scale, self.weight_sum, self.bias)
         quantized, x_scale = library.quantize_rows(x.contiguous())
@@ -71,19 +72,16 @@ class W8A8Linear:
 
     def compute(self, x: torch.Tensor) -> torch.Tensor:
         """The definition of the product, in torch: [n, in] to [n, out]."""
-        wide = x.float()
-        most = wide.abs().amax(1, keepdim=True)
-        factor = torch.where(most > 0, torch.div(torch.full_like(most, 127.0), most), 0.0)
-        quantized = (wide * factor).round().to(torch.int8)
-        out = exact_sums(quantized, self.weight)[: len(x), : len(self.scale)].float() * (most / 127 * self.scale)
-        return (out if self.bias is None else out + self.bias).to(x.dtype)
+        rows, x_scale = reference_linear.quantize_rows(x, len(x), self.weight.shape[1])
+        sums = torch._int_mm(rows, self.weight.t())
+        return reference_linear.scale_sums(sums, x_scale, self.scale, self.bias, x.dtype)
 
+    def _compute_on_gpu(self, x: torch.Tensor) -> torch.Tensor:
+        """In three launches. torch._int_mm wants more than 16 rows there, and sizes that are multiples of 8: what fills
+        rows up is anything, and meets weights of zero, or is not read."""
+        from kernels import int8_rows
 
-def exact_sums(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """rows int8 [n, in] times weight int8 [out, in], added up in int32 [n or more, out]. weight may have more inputs,
-    which count for nothing; on a GPU torch wants more than 16 rows, and sizes that are multiples of 8."""
-    n, n_in = rows.shape
-    more = -n % ROWS_OF if rows.is_cuda else 0
-    if more or n_in < weight.shape[1]:
-        rows = torch.nn.functional.pad(rows, (0, weight.shape[1] - n_in, 0, more))
-    return torch._int_mm(rows, weight.t())
+        n_rows = -(-len(x) // ROWS_OF) * ROWS_OF
+        rows, x_scale = int8_rows.quantize_rows(x, n_rows, self.weight.shape[1])
+        sums = torch._int_mm(rows, self.weight.t())
+        return int8_rows.scale_sums(sums, x_scale, self.scale, self.bias, x.dtype)

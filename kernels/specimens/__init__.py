@@ -9,7 +9,17 @@ __all__ = ["Specimen", "specimens"]
 
 def specimens() -> Iterator[Specimen]:
     """All of them. Imports triton."""
-    from kernels.specimens import attention, cache_write, embedding, linear, page_sums, rows, sampling, verify
+    from kernels.specimens import (
+        attention,
+        cache_write,
+        embedding,
+        int8_rows,
+        linear,
+        page_sums,
+        rows,
+        sampling,
+        verify,
+    )
 
-    for module in (attention, cache_write, embedding, linear, page_sums, rows, sampling, verify):
+    for module in (attention, cache_write, embedding, int8_rows, linear, page_sums, rows, sampling, verify):
         yield from module.specimens()
