@@ -16,6 +16,11 @@ from engine.plan import Row
 from kernels import Kernels
 from kernels.staging import to_device
 
+Segment = tuple[int, int, int, bool]
+"""A page, its first token in the flat batch, the number of its tokens there, and whether it begins there."""
+Link = tuple[int, int]
+"""A page, and the one before it or -1."""
+
 
 class PooledStates:
     """Per page the float32 sums [n_state_layers, hidden] over its tokens, and over those of all pages before it, each
@@ -46,7 +51,7 @@ class PooledStates:
 
     def add(self, rows: Sequence[Row], states: torch.Tensor) -> None:
         """Add a step's states: float32 [n, layers, hidden] in the order of rows."""
-        segments, links = self._segments(rows), self._links(rows)
+        segments, links = self._segments_and_links(rows)
         if self._unsure:
             for page, _ in links:
                 self._unsure.pop(page, None)
@@ -84,33 +89,23 @@ class PooledStates:
             if source in self._unsure:
                 self._unsure[target] = self._unsure[source]
 
-    def _pages(self, row: Row) -> range:
-        """Indices in the row's block table of the pages that its tokens are in."""
-        return range(row.start // self._block_size, -(-(row.start + row.n) // self._block_size))
-
-    def _segments(self, rows: Sequence[Row]) -> list[tuple[int, int, int, bool]]:
-        """Page, first token in the flat batch, number of tokens, whether the page begins: as add_page_sums takes them,
-        in the order of the flat batch."""
-        segments, first = [], 0
+    def _segments_and_links(self, rows: Sequence[Row]) -> tuple[list[Segment], list[Link]]:
+        """As add_page_sums and carry_page_sums take them: segments in the order of the flat batch; links of the pages
+        that begin in these rows, first pages first, since a row may go on from what another row of the step computes. A
+        page whose tokens may yet be rejected counts as it is: where that happens, the pages after it begin anew."""
+        size, first = self._block_size, 0
+        segments, begun = list[Segment](), list[tuple[int, int, int]]()
         for row in rows:
-            for index in self._pages(row):
-                start, end = index * self._block_size, (index + 1) * self._block_size
-                count = min(end, row.start + row.n) - max(start, row.start)
-                segments.append((row.block_table[index], first, count, row.start <= start))
-                first += count
-        return segments
-
-    def _links(self, rows: Sequence[Row]) -> list[tuple[int, int]]:
-        """Pages that begin in these rows with the pages before them, as carry_page_sums takes them: first pages first,
-        since a row may go on from what another row of the step computes. A page whose tokens may yet be rejected counts
-        as it is: where that happens, the pages after it begin anew."""
-        begun = sorted(
-            (index, row.block_table[index], row.block_table[index - 1] if index else -1)
-            for row in rows
-            for index in self._pages(row)
-            if row.start <= index * self._block_size
-        )
-        return [(page, previous) for _, page, previous in begun]
+            table, left = row.block_table, row.n
+            index, offset = divmod(row.start, size)
+            while left:
+                count = min(size - offset, left)
+                segments.append((table[index], first, count, offset == 0))
+                if offset == 0:
+                    begun.append((index, table[index], table[index - 1] if index else -1))
+                first, left, index, offset = first + count, left - count, index + 1, 0
+        begun.sort()
+        return segments, [(page, previous) for _, page, previous in begun]
 
     def _take_back(self, row: Row) -> None:
         """Subtract what was added for this row's page at positions from row.start on: those tokens were rejected."""

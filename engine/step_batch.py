@@ -79,16 +79,16 @@ class StepBatch:
 
     def to(self, device: torch.device) -> StepTensors:
         """The arrays on a device; on a GPU, work queued from now on sees them."""
+        if device.type == "cpu":
+            tokens, positions, logits_from = map(torch.from_numpy, (self.tokens, self.positions, self.logits_from))
+            return StepTensors(tokens, positions, tuple(map(torch.from_numpy, self.slots)), logits_from)
         arrays = {"tokens": self.tokens, "positions": self.positions, "logits_from": self.logits_from}
         arrays |= {f"slots {group}": slots for group, slots in enumerate(self.slots)}
-        if device.type == "cpu":
-            tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        else:
-            staging = Staging({name: (array.shape, torch.int64) for name, array in arrays.items()}, device, 1)
-            for name, target in staging.arrays().items():
-                target[:] = arrays[name]
-            staging.send()
-            tensors = staging.tensors
+        staging = Staging({name: (array.shape, torch.int64) for name, array in arrays.items()}, device, 1)
+        for name, target in staging.arrays().items():
+            target[:] = arrays[name]
+        staging.send()
+        tensors = staging.tensors
         slots = tuple(tensors[f"slots {group}"] for group in range(len(self.slots)))
         return StepTensors(tensors["tokens"], tensors["positions"], slots, tensors["logits_from"])
 

@@ -7,6 +7,7 @@ per group.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -70,12 +71,22 @@ def write_index(slots: torch.Tensor, n_kv_heads: int, block_size: int) -> torch.
 
 
 def add_page_sums(sums: torch.Tensor, states: torch.Tensor, segments: torch.Tensor) -> None:
-    """See reference.add_page_sums; index_add_ adds in the order of the rows on a CPU."""
-    pages, _, counts, begins = segments.unbind(1)
-    sums[pages[(begins > 0) & (counts > 0)]] = 0.0
-    # Segments lie side by side in the flat batch, so each token's page is that of the segment it falls into.
-    order = segments[:, 1].argsort(stable=True)
-    sums.index_add_(0, pages[order].repeat_interleave(counts[order]), states.float())
+    """See reference.add_page_sums; index_add_ adds in the order of the rows on a CPU. In numpy where torch would cost
+    more for the call than for the work."""
+    if len(segments) == 1:
+        [(page, first, count, is_begun)] = segments.tolist()
+        if count == 1:  # a single request decodes: a small model feels every call
+            total = sums[page].zero_() if is_begun else sums[page]
+            total.add_(states[first])
+            return
+    pages, firsts, counts, begins = segments.numpy().astype(np.int64).T
+    if begins.any():
+        sums[torch.from_numpy(pages[(begins > 0) & (counts > 0)])] = 0.0
+    if len(pages) > 1:
+        # Segments lie side by side in the flat batch, so each token's page is that of the segment it falls into.
+        order = firsts.argsort(kind="stable")
+        pages, counts = pages[order], counts[order]
+    sums.index_add_(0, torch.from_numpy(pages.repeat(counts)), states.float())
 
 
 def check_plain(batch: RaggedBatch, spec: AttentionSpec, device: torch.device) -> None:

@@ -56,16 +56,8 @@ class NativeAttention:
     ) -> None:
         """Raises ValueError for trees, ALiBi and a device that is no CPU."""
         cpu.check_plain(batch, spec, device)
-        self._library, n_rows = library, len(batch.query_lens)
-        self._shape = AttentionShape(
-            spec.n_heads,
-            spec.n_kv_heads,
-            spec.head_dim,
-            batch.block_size,
-            spec.window or 0,
-            spec.scale,
-            spec.softcap or 0.0,
-        )
+        self._library, self._spec, self._block_size = library, spec, batch.block_size
+        n_rows = len(batch.query_lens)
         tables = [page for row in range(n_rows) for page in batch.block_tables[row][: batch.n_pages(row)]]
         self._tables = torch.tensor(tables, dtype=torch.int32)
         self.rows, address, first = (StepRow * n_rows)(), self._tables.data_ptr(), 0
@@ -76,4 +68,14 @@ class NativeAttention:
     def __call__(self, q: torch.Tensor, pages: torch.Tensor, sinks: torch.Tensor | None = None) -> torch.Tensor:
         """q [n, heads, d], pages of one layer, to [n, heads, d]. Raises ValueError for sinks."""
         cpu.check_sinks(sinks)
-        return self._library.paged_attention(q, pages, self.rows, self._shape)
+        spec = self._spec
+        shape = AttentionShape(
+            spec.n_heads,
+            spec.n_kv_heads,
+            spec.head_dim,
+            self._block_size,
+            spec.window or 0,
+            spec.scale,
+            spec.softcap or 0.0,
+        )
+        return self._library.paged_attention(q, pages, self.rows, shape)
