@@ -8,20 +8,21 @@ computed for it is not read. What is copied to the device before a replay is a f
 block tables and the list of attention's work.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from engine.attention import KVCache, StepAttention, attention_spec
+from engine.config import ModelConfig
 from engine.models.decoder import Decoder
 from engine.recorder import Recorder
 from engine.step_batch import StepBatch
 from kernels import Kernels, RaggedBatch
 from kernels.staging import Staging
 
-__all__ = ["Bucket", "GraphOutput", "StepGraphs", "buckets_for"]
+__all__ = ["Bucket", "GraphOutput", "StepGraphs", "buckets_for", "is_recordable"]
 
 
 FORCED_TOKENS = 8
@@ -51,6 +52,11 @@ class GraphOutput:
 
     logits: torch.Tensor
     states: torch.Tensor | None
+
+
+def is_recordable(config: ModelConfig) -> bool:
+    """Whether a model's steps can be graphs: not where it chooses experts, since the host must know which."""
+    return config.experts is None
 
 
 def buckets_for(max_rows: int, max_draft: int) -> list[Bucket]:
@@ -83,7 +89,7 @@ class _StepGraph:
     ) -> None:
         if kernels.prepare_bucket is None:
             raise ValueError("the device's kernels cannot be recorded: run its steps without graphs")
-        self.bucket, self._block_size, self._shared = bucket, cache.block_size, shared
+        self.bucket, self._shared = bucket, shared
         n, device = bucket.n_tokens, model.device
         names = [f"slots {group}" for group in range(len(cache.groups))]
         padded = dict.fromkeys(("tokens", "positions", *names), ((bucket.n_rows, bucket.n_queries), torch.int64))
@@ -203,20 +209,11 @@ class StepGraphs:
             on_progress(len(self._graphs), len(buckets))
         self._ascending = sorted(self._graphs, key=lambda bucket: (bucket.n_tokens, bucket.n_queries))
 
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of the logits that the graphs share; what else they take lies in the recorder's pool."""
-        return self._shared.logits.nbytes
-
     def run(self, batch: StepBatch, drawn: torch.Tensor | None = None) -> GraphOutput | None:
         """Compute a step whose rows lie in the order of its plan, or None where no graph holds it."""
         if any(row.n_logits == 0 for row in batch.rows) or (drawn is not None and len(drawn) > len(self._shared.drawn)):
             return None
-        longest = max(batch.ragged[0].query_lens)
-        for bucket in self._holding(len(batch.rows), longest):
-            return self._graphs[bucket].run(batch, drawn)
-        return None
-
-    def _holding(self, n_rows: int, n_queries: int) -> Iterator[Bucket]:
-        """Buckets that hold so many rows of so many tokens, the smallest first."""
-        return (b for b in self._ascending if b.n_rows >= n_rows and b.n_queries >= n_queries)
+        n_rows, n_queries = len(batch.rows), max(batch.ragged[0].query_lens)
+        fitting = (b for b in self._ascending if b.n_rows >= n_rows and b.n_queries >= n_queries)
+        bucket = next(fitting, None)
+        return None if bucket is None else self._graphs[bucket].run(batch, drawn)

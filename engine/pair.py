@@ -15,7 +15,7 @@ from engine.config import CacheConfig
 from engine.constrain import Compiler, ConstraintCompiler
 from engine.core import EngineCore
 from engine.cost_model import CostModel, WeightBytes
-from engine.graphs import buckets_for
+from engine.graphs import buckets_for, is_recordable
 from engine.instance import ModelInstance
 from engine.kv_budget import StepNeeds, measure_step, shared_caches, split_bytes
 from engine.loaded_model import LoadedModel
@@ -145,8 +145,9 @@ def _size_caches(
 def _needs(model: LoadedModel, max_draft: int, platform: Platform) -> StepNeeds:
     """max_draft: tokens of a draft, 0 where there are none."""
     peak = measure_step(model, platform, max_draft)
-    buckets = buckets_for(model.limits.rows, max_draft) if platform.recorder is not None else []
-    return StepNeeds.of(peak, buckets, model.decoder.config.vocab_size)
+    shape = model.decoder.config
+    has_graphs = platform.recorder is not None and is_recordable(shape)
+    return StepNeeds.of(peak, buckets_for(model.limits.rows, max_draft) if has_graphs else [], shape.vocab_size)
 
 
 def _build_instance(

@@ -8,7 +8,7 @@ import torch
 from engine.attention import KVCache, StepAttention, page_dtype
 from engine.config import CacheConfig, ModelConfig
 from engine.fused_layers import FUSED_TOKENS, FusedLayers
-from engine.graphs import StepGraphs, buckets_for
+from engine.graphs import StepGraphs, buckets_for, is_recordable
 from engine.kv_groups import KVGroup
 from engine.models.decoder import Decoder
 from engine.plan import StepPlan
@@ -64,7 +64,8 @@ class ModelRunner:
         self._cache = KVCache(config, self.n_blocks, cache.block_size, self.kv_dtype, self.device)
         self._fused = FusedLayers.build(model, self._cache) if self.kernels.is_native else None
         self.runs_beside = platform.runs_beside
-        self._recorder, self._graphs = platform.recorder, list[StepGraphs]()
+        self._recorder = platform.recorder
+        self._graphs: StepGraphs | None = None
         self._states = PooledStates(
             self.n_blocks, cache.block_size, len(state_layers), config.hidden_size, self.device, self.kernels
         )
@@ -95,10 +96,9 @@ class ModelRunner:
             return RunnerOutput(self._no_logits())
         # Torch's attention groups rows that are alike; graphs want the order of the plan.
         batch = StepBatch.from_plan(plan, self.block_size, len(self.groups), is_sorted=self._recorder is None)
-        for graphs in self._graphs:
-            found = graphs.run(batch, drawn)
-            if found is not None:
-                return RunnerOutput(found.logits, {} if found.states is None else self._pool(batch, found.states))
+        found = None if self._graphs is None else self._graphs.run(batch, drawn)
+        if found is not None:
+            return RunnerOutput(found.logits, {} if found.states is None else self._pool(batch, found.states))
         tensors = batch.to(self.device)
         attend = StepAttention.of(self._cache, self.config, self.kernels, batch, tensors)
         run_layers = self._fused if len(tensors.tokens) <= FUSED_TOKENS else None
@@ -119,22 +119,19 @@ class ModelRunner:
         on_progress: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> None:
         """Record steps of up to max_rows rows as graphs, where the platform can, and drafts of max_draft tokens to
-        verify. on_progress: graphs recorded, of how many. A model that chooses experts is not recorded: which of them
-        are needed is known on the host only.
+        verify, and the model is one whose steps can be. on_progress: graphs recorded, of how many.
         """
-        if self._recorder is not None and self.config.experts is None:
-            buckets = buckets_for(max_rows, max_draft)
-            graphs = StepGraphs(
+        if self._recorder is not None and is_recordable(self.config):
+            self._graphs = StepGraphs(
                 self.model,
                 self._cache,
                 self.kernels,
                 self.state_layers,
-                buckets,
+                buckets_for(max_rows, max_draft),
                 max_model_len,
                 self._recorder,
                 on_progress=on_progress,
             )
-            self._graphs.append(graphs)
 
     @torch.inference_mode()
     def copy_blocks(self, sources: Sequence[int], targets: Sequence[int]) -> None:

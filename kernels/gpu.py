@@ -2,10 +2,8 @@
 
 import functools
 
-import torch
-
 from kernels import activation, attention, cache_write, embedding, norm, page_sums, sampling, verify
-from kernels.kernel_set import Kernels
+from kernels.kernel_set import Kernels, keep_slots
 
 
 def build(*, is_invariant: bool = False) -> Kernels:
@@ -25,13 +23,8 @@ def build(*, is_invariant: bool = False) -> Kernels:
         accept_coupled=verify.accept_coupled,
         accept_ratio=verify.accept_ratio,
         move_kv=verify.move_kv,
-        prepare_slots=_keep_slots,
+        prepare_slots=keep_slots,
         prepare_attention=functools.partial(attention.PagedAttention, is_invariant=is_invariant),
         prepare_bucket=functools.partial(attention.PagedAttention.for_bucket, is_invariant=is_invariant),
         reads_quantized=True,
     )
-
-
-def _keep_slots(slots: torch.Tensor, n_kv_heads: int, block_size: int) -> torch.Tensor:  # noqa: ARG001
-    """The kernel finds the vectors of a slot by itself."""
-    return slots

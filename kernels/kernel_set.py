@@ -9,7 +9,15 @@ import torch
 from kernels.batch import RaggedBatch
 from kernels.sampling_batch import Sampled, SamplingBatch
 
-__all__ = ["AttentionSpec", "AttentionStep", "BucketAttention", "Kernels", "PrepareAttention", "PrepareBucket"]
+__all__ = [
+    "AttentionSpec",
+    "AttentionStep",
+    "BucketAttention",
+    "Kernels",
+    "PrepareAttention",
+    "PrepareBucket",
+    "keep_slots",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +80,8 @@ class PrepareBucket(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """The kernels of one device; every field but the last three has the signature of its namesake in `reference`
-    or `reference_verify`.
+    """The kernels of one device; those up to move_kv have the signature of their namesakes in `reference` and
+    `reference_verify`.
 
     prepare_slots: slots int64 [n] (page * block_size + offset), kv_heads, block_size, to what rope_and_cache takes as
     slots. prepare_bucket: None where steps are not recorded. is_native: whether these are the C kernels, which
@@ -124,3 +132,8 @@ class Kernels:
     prepare_bucket: PrepareBucket | None = None
     is_native: bool = False
     reads_quantized: bool = False
+
+
+def keep_slots(slots: torch.Tensor, n_kv_heads: int, block_size: int) -> torch.Tensor:  # noqa: ARG001
+    """What prepares slots for a kernel that finds the vectors of a slot by itself."""
+    return slots

@@ -7,7 +7,7 @@ import torch
 
 from kernels import cpu
 from kernels.batch import RaggedBatch
-from kernels.kernel_set import AttentionSpec, Kernels
+from kernels.kernel_set import AttentionSpec, Kernels, keep_slots
 from kernels.native.build import find_library
 from kernels.native.library import NativeLibrary
 from kernels.native.structures import AttentionShape, StepRow
@@ -32,15 +32,10 @@ def build(portable: Kernels, library: NativeLibrary) -> Kernels:
         silu_and_mul=library.silu_and_mul,
         gelu_tanh_and_mul=library.gelu_tanh_and_mul,
         rope_and_cache=library.rope_and_cache,
-        prepare_slots=_keep_slots,
+        prepare_slots=keep_slots,
         prepare_attention=functools.partial(NativeAttention, library),
         is_native=True,
     )
-
-
-def _keep_slots(slots: torch.Tensor, n_kv_heads: int, block_size: int) -> torch.Tensor:  # noqa: ARG001
-    """The kernel finds the vectors of a slot by itself."""
-    return slots
 
 
 class NativeAttention:

@@ -160,3 +160,14 @@ def test_a_device_that_is_not_there_is_refused() -> None:
         pytest.skip("there is a GPU")
     with pytest.raises(ValueError, match="torch finds no GPU here"):
         Platform.of("cuda")
+
+
+def test_a_model_whose_steps_cannot_be_recorded_reserves_nothing_for_graphs(tmp_path: Path) -> None:
+    build_checkpoint(tmp_path, "mixtral", num_hidden_layers=2)
+    memory = CountedMemory(total=1024 * MIB, free=1024 * MIB, peak=4 * MIB)
+    limits = SchedulerConfig(token_budget=16, max_rows=2)
+    config = EngineConfig(tmp_path, dtype="float32", device="cpu", max_model_len=32, scheduler=limits, state_layers=())
+    options = InstanceOptions(calibrate_s=0.0)
+    loaded = load_engine(PairConfig({"model": config}, options=options, memory_share=0.5), platform=platform_of(memory))
+    [info] = loaded.core.info()
+    assert info.kv_bytes == pytest.approx((512 - 4) * MIB, rel=1e-2)
