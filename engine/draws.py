@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from engine.constrain import GrammarFault
 from engine.generation import Generation
+from engine.guarded_matcher import GrammarFault
 from engine.plan import Row, StepPlan
 from engine.request import Request
 from engine.sampler import Draws, PreparedDraws, Sampler
@@ -115,18 +115,14 @@ class StepDraws:
             if generation is None or not source.is_wanted:
                 continue
             tail = generation.request.tail
-            masks: torch.Tensor | None = None
-            if generation.matcher is not None:
-                try:
-                    masks = generation.matcher.masks_along(tail)
-                except GrammarFault as fault:
-                    self.faults[generation.request.id] = fault
-                    continue
-            count = 1 + len(tail) if masks is None else len(masks)  # what follows an illegal token is never reached
+            try:
+                masks = _masks(generation, tail)
+            except GrammarFault as fault:
+                self.faults[generation.request.id] = fault
+                continue
+            count = len(masks)
             self._spans.append(_Span(generation, len(self._rows), count))
-            self._rows += [
-                generation.sampling_row(tail[:index], None if masks is None else masks[index]) for index in range(count)
-            ]
+            self._rows += [generation.sampling_row(tail[:index], mask) for index, mask in enumerate(masks)]
             first = source.first
             if source.kept is not None:
                 first = self._n_logits + len(self._kept)
@@ -163,6 +159,14 @@ class StepDraws:
                 _accept(span.generation, self._drawn[span.first : span.first + span.count])
             except GrammarFault as fault:
                 self.faults[span.generation.request.id] = fault
+
+
+def _masks(generation: Generation, tail: Sequence[int]) -> Sequence[np.ndarray | None]:
+    """The mask of each draw. What follows an illegal token of the tail is never reached."""
+    matcher = generation.matcher
+    if matcher is None:
+        return [None] * (1 + len(tail))
+    return list(matcher.masks_along(tail)) if tail else (matcher.mask,)
 
 
 def _accept(generation: Generation, drawn: Sequence[SampledToken]) -> None:

@@ -3,10 +3,10 @@
 import time
 from collections.abc import Callable, Sequence
 
-import torch
+import numpy as np
 
-from engine.constrain import GuardedMatcher
 from engine.detokenizer import IncrementalDecoder, StopMatch, StopMatcher
+from engine.guarded_matcher import GuardedMatcher
 from engine.messages import Delta, Finished
 from engine.request import FinishReason, Request, SamplingParams, TokenLogprob
 from engine.sampling_row import SamplingRow
@@ -56,7 +56,7 @@ class Generation:
         """Tokens that may still come."""
         return self._max_tokens - len(self.output)
 
-    def sampling_row(self, drafted: Sequence[int], mask: torch.Tensor | None) -> SamplingRow:
+    def sampling_row(self, drafted: Sequence[int], mask: np.ndarray | None) -> SamplingRow:
         """What decides the token after the answer so far and `drafted`."""
         n_output = len(self.output) + len(drafted)
         return SamplingRow(

@@ -11,12 +11,12 @@ import torch
 from engine.blocks import BlockPool, root_key
 from engine.chunk_limit import Shape
 from engine.config import SchedulerConfig
-from engine.constrain import GrammarFault, GuardedMatcher, TokenMatcher
 from engine.cost_model import CostModel
 from engine.detokenizer import IncrementalDecoder
 from engine.draws import StepDraws
 from engine.flight import Flight, Forward
 from engine.generation import Generation
+from engine.guarded_matcher import GrammarFault, GuardedMatcher, TokenMatcher
 from engine.heartbeat import Pulse
 from engine.messages import Event, Failed, ModelInfo, Prepare, Prepared, Submit, failed
 from engine.pair_config import InstanceOptions
@@ -26,7 +26,6 @@ from engine.runner import ModelRunner, RunnerOutput
 from engine.sampler import Sampler
 from engine.sampling_row import check_token_ids
 from engine.scheduler import Scheduler
-from engine.speculation.forced import ForcedTokens
 from engine.speculation.proposer import DraftTree, Proposer
 from engine.stats import Counters
 from engine.tokenizer import Tokenizer
@@ -72,8 +71,6 @@ class ModelInstance:
         # A draft follows the newest token, so it would have to be awaited.
         self._runs_ahead = self._options.depth(runs_beside=runner.runs_beside) > 0 and proposer is None
         self._flight: Flight | None = None
-        self._matchers: dict[str, GuardedMatcher] = {}  # by request id
-        self._forced = ForcedTokens(self._matchers)
         self._requests: dict[str, Request] = {}
         self._generations: dict[str, Generation] = {}  # by request id
         self._by_submit: dict[str, Generation] = {}
@@ -312,7 +309,8 @@ class ModelInstance:
     def _begin(self, command: Submit, request: Request, matcher: TokenMatcher | None) -> Generation:
         """Set up what the client will see; tokens that the grammar forces at the very start are taken at once."""
         vocab_size = self._runner.config.vocab_size
-        guarded = None if matcher is None else GuardedMatcher(matcher, self.end_ids, vocab_size)
+        slow_s = self._options.slow_mask_s
+        guarded = None if matcher is None else GuardedMatcher(matcher, self.end_ids, vocab_size, slow_s)
         generation = Generation(
             command.id,
             request,
@@ -324,8 +322,6 @@ class ModelInstance:
             matcher=guarded,
             clock=self._clock,
         )
-        if guarded is not None:
-            self._matchers[request.id] = guarded
         self._generations[request.id] = self._by_submit[command.id] = generation
         faults: dict[str, GrammarFault] = {}
         self._force(generation, faults)
@@ -335,15 +331,18 @@ class ModelInstance:
         return generation
 
     def _force(self, generation: Generation, faults: dict[str, GrammarFault]) -> None:
-        """Commit what the grammar leaves no choice about."""
-        request_id = generation.request.id
-        if not self._options.forced_tokens or generation.matcher is None or request_id in faults:
+        """Commit what the grammar leaves no choice about.
+
+        Sampling could not have chosen otherwise, so the output is what it would have been; only the forward passes
+        between those tokens are saved, and their keys and values are computed as one chunk.
+        """
+        request_id, matcher = generation.request.id, generation.matcher
+        if matcher is None or not self._options.forced_tokens or request_id in faults:
             return
         try:
-            for token in self._forced.propose(generation.request, generation.n_left).tokens:
-                if generation.reason is None:
-                    generation.accept_forced(token)
-                    self.counters.tokens_forced += 1
+            while generation.reason is None and generation.n_left > 0 and (token := matcher.only_token()) is not None:
+                generation.accept_forced(token)
+                self.counters.tokens_forced += 1
         except GrammarFault as fault:
             faults[request_id] = fault
 
@@ -411,7 +410,6 @@ class ModelInstance:
         self.scheduler.finish(request)
         del self._requests[request.id]
         self._kept.pop(request.id, None)
-        self._matchers.pop(request.id, None)
         generation = self._generations.pop(request.id, None)
         if generation is not None:
             del self._by_submit[generation.id]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
+import numpy as np
 
 from engine.config import CacheConfig, SchedulerConfig
 from engine.graphs import Bucket
@@ -121,5 +121,5 @@ def _with_tables(plan: StepPlan, n_groups: int) -> StepPlan:
 
 def _dearest_draw(vocab_size: int) -> SamplingRow:
     """One with a mask, of which log-probabilities are wanted, too: several copies of its logits."""
-    mask = torch.full((-(-vocab_size // 32),), -1, dtype=torch.int32)
+    mask = np.full(-(-vocab_size // 32), -1, dtype=np.int32)
     return SamplingRow(SamplingParams(top_p=0.5, logprobs=1), seed=0, position=0, n_output=0, mask=mask)

@@ -13,8 +13,10 @@ def fold_bans(words: np.ndarray, banned_ids: Iterable[int], vocab_size: int) -> 
     Returns how many tokens the mask allowed before, or None where it allowed none of the banned ones, so that nothing
     was to change.
     """
-    bits = words.view(np.uint32)
-    banned = [token for token in set(banned_ids) if 0 <= token < vocab_size and bits[token // 32] >> token % 32 & 1]
+    bits, banned = words.view(np.uint32), set[int]()
+    for token in banned_ids:
+        if 0 <= token < vocab_size and bits.item(token >> 5) >> (token & 31) & 1:
+            banned.add(token)
     if not banned:
         return None
     if vocab_size % 32:

@@ -107,7 +107,7 @@ class Sampler:
 
     def warm_up(self) -> None:
         """Draw once with all that a row can ask for: on a GPU, kernels are compiled when they are first called."""
-        mask = torch.full((self._n_words,), -1, dtype=torch.int32)
+        mask = np.full(self._n_words, -1, dtype=np.int32)
         plain = SamplingRow(SamplingParams(temperature=0.0), seed=0, position=0, n_output=0)
         asking = SamplingParams(top_k=2, top_p=0.5, min_p=0.1, logit_bias={0: 1.0}, logprobs=1)
         for row in (plain, SamplingRow(asking, seed=0, position=0, n_output=0, mask=mask)):
@@ -148,24 +148,21 @@ class Sampler:
         """Write the masks of rows, without what is banned; returns by row how many tokens its mask allowed, where bans
         changed it."""
         masks, masks_of, counts = arrays["masks"], [-1] * len(rows), dict[int, int]()
+        np.concatenate([self._words(rows[i].mask) for i in masked], out=masks.reshape(-1))
         for at, i in enumerate(masked):
-            row, target = rows[i], masks[at]
             masks_of[i] = at
-            words = _words(row.mask)
-            n_words = min(len(words), self._n_words)
-            target[:n_words] = words[:n_words]
-            target[n_words:] = 0
-            if (banned := row.banned_ids) and (count := fold_bans(target, banned, self.vocab_size)) is not None:
+            if (banned := rows[i].banned_ids) and (count := fold_bans(masks[at], banned, self.vocab_size)) is not None:
                 counts[i] = count
         arrays["mask_of"][:] = masks_of
         return counts
 
-
-def _words(mask: torch.Tensor | None) -> np.ndarray:
-    """Of a mask on the CPU."""
-    if mask is None:
-        raise ValueError("the row has no mask")
-    return mask.numpy()
+    def _words(self, mask: np.ndarray | None) -> np.ndarray:
+        """A mask as wide as the vocabulary: tokens beyond the given one are not allowed."""
+        if mask is None:
+            raise ValueError("the row has no mask")
+        if len(mask) == self._n_words:
+            return mask
+        return np.pad(mask[: self._n_words], (0, max(0, self._n_words - len(mask))))
 
 
 def _batch(tensors: dict[str, torch.Tensor], greedy: SamplingBatch, n_top: int) -> SamplingBatch:
@@ -246,13 +243,15 @@ class Draws:
         found, prepared = self._found, self._prepared
         tokens = found.tokens.tolist()
         logprobs = self._logprobs(tokens) if prepared._asking else {}
-        drawn = [SampledToken(token, logprobs.get(i)) for i, token in enumerate(tokens)]
-        if prepared._masked and found.n_allowed is not None:
-            allowed = found.n_allowed.tolist()
-            for i in prepared._masked:
-                count = prepared._counts.get(i, allowed[i])
-                drawn[i] = SampledToken(tokens[i] if count else -1, logprobs.get(i), count == 1)
-        return drawn
+        if not prepared._masked or found.n_allowed is None:
+            return [SampledToken(token, logprobs.get(i)) for i, token in enumerate(tokens)]
+        allowed = found.n_allowed.tolist()  # the vocabulary where there is no mask
+        for i, count in prepared._counts.items():
+            allowed[i] = count
+        return [
+            SampledToken(token if count else -1, logprobs.get(i), count == 1)
+            for i, (token, count) in enumerate(zip(tokens, allowed, strict=True))
+        ]
 
     def _logprobs(self, tokens: Sequence[int]) -> dict[int, TokenLogprob]:
         """By row that asks: the chosen token's log-probability before temperature and filters, and the best tokens."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 
 from engine.request import SamplingParams, TokenLogprob
 
@@ -19,7 +19,7 @@ class SamplingRow:
 
     seed: any integer; position: index of the token in the sequence (tokens before it). n_output: tokens generated
     before it. prompt_ids, output_ids: read only where penalties are set. end_ids: the model's end tokens. mask: packed
-    int32 [ceil(vocab / 32)] of a constraint, on the CPU, or None.
+    int32 [ceil(vocab / 32)] of a constraint, or None.
     """
 
     params: SamplingParams
@@ -29,7 +29,7 @@ class SamplingRow:
     prompt_ids: Sequence[int] = ()
     output_ids: Sequence[int] = ()
     end_ids: tuple[int, ...] = ()
-    mask: torch.Tensor | None = None
+    mask: np.ndarray | None = None
 
     @property
     def is_greedy(self) -> bool:

@@ -7,6 +7,7 @@ from grammars.errors import MatcherFailed
 from grammars.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 
@@ -47,6 +48,7 @@ class Matcher:
         self._vocabulary, self._state, self._n_tokens = vocabulary, state, n_tokens
         self._terminated = False
         self._row: torch.Tensor | None = None  # the mask at this position, once asked for
+        self._view: tuple[torch.Tensor, np.ndarray] | None = None  # the row filled last, as torch and as numpy see it
 
     @property
     def is_complete(self) -> bool:
@@ -69,11 +71,14 @@ class Matcher:
         Raises MatcherFailed when the backend runs out of its limits, ValueError for a row of another shape, type or
         device.
         """
-        mask = self._mask()
-        if row.shape != mask.shape or row.dtype != mask.dtype or row.device != mask.device or not row.is_contiguous():
-            kind = f"{row.dtype} {list(row.shape)} on {row.device}"
-            raise ValueError(f"a mask row is a contiguous int32 CPU tensor [{mask.numel()}], not {kind}")
-        row.copy_(mask)
+        view = self._view
+        if view is None or view[0] is not row:
+            self._check(row)
+            view = self._view = row, row.numpy()
+        if self._row is not None:
+            row.copy_(self._row)
+        else:
+            self._write(row, view[1])
 
     def advance(self, token_id: int) -> bool:
         """Take a token. False, with the state unchanged, when it is illegal here."""
@@ -156,12 +161,26 @@ class Matcher:
         if self._row is None:
             import torch
 
-            vocabulary = self._vocabulary
-            row = torch.zeros(vocabulary.n_words, dtype=torch.int32)
-            if not self._terminated:
-                self._state.fill(row)
-                row &= vocabulary.text_row
-                if self._state.is_accepting:
-                    row |= vocabulary.stop_row
+            row = torch.zeros(self._vocabulary.n_words, dtype=torch.int32)
+            self._write(row, row.numpy())
             self._row = row
         return self._row
+
+    def _write(self, row: "torch.Tensor", words: "np.ndarray") -> None:
+        """The mask of this position into `row`, of which `words` is a view."""
+        words.fill(0)  # what an earlier mask left must never show through
+        if self._terminated:
+            return
+        self._state.fill(row)
+        vocabulary = self._vocabulary
+        words &= vocabulary.text_words
+        if self._state.is_accepting:
+            words |= vocabulary.stop_words
+
+    def _check(self, row: "torch.Tensor") -> None:
+        import torch
+
+        n_words = self._vocabulary.n_words
+        if row.shape != (n_words,) or row.dtype != torch.int32 or row.device.type != "cpu" or not row.is_contiguous():
+            kind = f"{row.dtype} {list(row.shape)} on {row.device}"
+            raise ValueError(f"a mask row is a contiguous int32 CPU tensor [{n_words}], not {kind}")

@@ -1,10 +1,15 @@
 """The tokens that a grammar speaks in: which ids carry text, which end an answer, how wide a row of logits is."""
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from grammars.known_masks import KnownMasks
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+
+_MASK_BYTES: Final = 64 << 20
 
 
 class Vocabulary:
@@ -37,7 +42,12 @@ class Vocabulary:
 
     def warm_up(self) -> None:
         """Import torch and make the rows now, which takes seconds in a cold process."""
-        self.text_row, self.stop_row  # noqa: B018
+        self.text_words, self.stop_words  # noqa: B018
+
+    @cached_property
+    def known_masks(self) -> KnownMasks:
+        """Masks that were computed before, for all constraints together."""
+        return KnownMasks(_MASK_BYTES)
 
     @cached_property
     def silent_ids(self) -> frozenset[int]:
@@ -55,6 +65,16 @@ class Vocabulary:
         bits[: self.size] = True
         bits[list(self.silent_ids)] = False
         return _packed(bits)
+
+    @cached_property
+    def text_words(self) -> "np.ndarray":
+        """`text_row` as numpy sees it: its operations on so few words take a third of the time of torch's."""
+        return self.text_row.numpy()
+
+    @cached_property
+    def stop_words(self) -> "np.ndarray":
+        """`stop_row` as numpy sees it."""
+        return self.stop_row.numpy()
 
     @cached_property
     def stop_row(self) -> "torch.Tensor":

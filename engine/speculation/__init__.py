@@ -1,1 +1,1 @@
-"""Tokens proposed before the model was asked: who proposes (proposer), and what the grammar already knows (forced)."""
+"""Tokens proposed before the model was asked (proposer)."""

@@ -13,17 +13,16 @@ class DraftTree:
     """Proposed continuations of one request.
 
     tokens: one per node, parents before children. parents: index of each node's parent, -1 for a child of the last
-    committed token. is_certain: no other token is possible at any node, so they are committed without being verified.
+    committed token.
     """
 
     tokens: tuple[int, ...] = ()
     parents: tuple[int, ...] = ()
-    is_certain: bool = False
 
     @classmethod
-    def chain(cls, tokens: tuple[int, ...], *, is_certain: bool = False) -> "DraftTree":
+    def chain(cls, tokens: tuple[int, ...]) -> "DraftTree":
         """A single path."""
-        return cls(tokens, tuple(range(-1, len(tokens) - 1)), is_certain)
+        return cls(tokens, tuple(range(-1, len(tokens) - 1)))
 
     @property
     def is_chain(self) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from kernels import cpu
+from kernels import cpu, cpu_sampling
 from kernels.batch import RaggedBatch
 from kernels.kernel_set import AttentionSpec, Kernels, keep_slots
 from kernels.native.build import find_library
@@ -32,6 +32,7 @@ def build(portable: Kernels, library: NativeLibrary) -> Kernels:
         silu_and_mul=library.silu_and_mul,
         gelu_tanh_and_mul=library.gelu_tanh_and_mul,
         rope_and_cache=library.rope_and_cache,
+        sample=functools.partial(cpu_sampling.sample, mask_logits=library.mask_logits),
         prepare_slots=keep_slots,
         prepare_attention=functools.partial(NativeAttention, library),
         is_native=True,

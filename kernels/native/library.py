@@ -30,6 +30,8 @@ _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "rope_and_cache": ([_POINTER] * 8 + [_INT] * 5 + [_FLOAT, _INT], None),
     "decoder_layers": ([_POINTER, _INT] + [_POINTER] * 5 + [_INT] * 2 + [_FLOAT, _INT], _INT),
 }
+_OF_FLOAT32: dict[str, tuple[list[Any], Any]] = {"mask_logits": ([_POINTER] * 4 + [_INT] * 3, None)}
+"""Functions that exist once, whatever the element type."""
 
 
 class NativeLibrary:
@@ -49,6 +51,10 @@ class NativeLibrary:
         self._functions: dict[str, Callable[..., Any]] = {}
         for name, (arguments, result) in _SIGNATURES.items():
             function = getattr(library, f"{name}_{suffix}")
+            function.argtypes, function.restype = arguments, result
+            self._functions[name] = function
+        for name, (arguments, result) in _OF_FLOAT32.items():
+            function = getattr(library, name)
             function.argtypes, function.restype = arguments, result
             self._functions[name] = function
 
@@ -223,6 +229,22 @@ class NativeLibrary:
             torch.get_num_threads(),
         )
         return q
+
+    def mask_logits(self, logits: torch.Tensor, masks: torch.Tensor, mask_of: torch.Tensor) -> torch.Tensor:
+        """Rule out in place what masks do not allow; see SamplingBatch. logits float32 [n, vocab], to int32 [n]: how
+        many tokens each row may take."""
+        n, vocab = logits.shape
+        n_allowed = torch.empty(n, dtype=torch.int32)
+        self._functions["mask_logits"](
+            logits.data_ptr(),
+            masks.data_ptr(),
+            mask_of.data_ptr(),
+            n_allowed.data_ptr(),
+            n,
+            vocab,
+            masks.shape[1],
+        )
+        return n_allowed
 
     def decoder_layers(
         self,

@@ -11,8 +11,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.constrain import GuardedMatcher
 from engine.core import EngineCore
+from engine.guarded_matcher import GuardedMatcher
 from engine.messages import (
     Cancel,
     Command,

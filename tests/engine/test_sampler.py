@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -21,9 +22,9 @@ VOCAB = 40
 END, STOP = 3, 5
 
 
-def pack(allowed: set[int], vocab: int = VOCAB) -> torch.Tensor:
+def pack(allowed: set[int], vocab: int = VOCAB) -> np.ndarray:
     words = [sum(1 << bit for bit in range(32) if 32 * w + bit in allowed) for w in range((vocab + 31) // 32)]
-    return torch.tensor([word - (1 << 32) if word >> 31 else word for word in words], dtype=torch.int32)
+    return np.array(words, dtype=np.uint32).view(np.int32)
 
 
 def row(

@@ -11,7 +11,7 @@ from kernels import AttentionSpec, RaggedBatch, reference
 from kernels.native.build import BuildFailed, check_cpu, find_library
 from kernels.native.kernels import NativeAttention
 from kernels.native.library import NativeLibrary
-from tests.kernels.samples import behind_windows, build_batch, normal
+from tests.kernels.samples import behind_windows, build_batch, normal, pack
 from tests.kernels.test_cpu import rows_of_batch
 
 
@@ -181,3 +181,30 @@ def test_a_head_that_the_kernel_has_no_room_for_is_refused() -> None:
     pages, slots = torch.zeros(1, 2, 1, 4, 1026), torch.zeros(1, dtype=torch.int64)
     with pytest.raises(ValueError, match="head_dim is 1026"):
         native(torch.float32).rope_and_cache(qkv, table, table, pages, slots, None, None, 1e-6)
+
+
+@given(
+    vocab=st.integers(1, 200) | st.sampled_from([2048, 40_000]),
+    n_words=st.integers(1, 8) | st.none(),
+    n_rows=st.integers(1, 6),
+    n_masks=st.integers(1, 4),
+    density=st.sampled_from([0.0, 0.02, 0.5, 1.0]),
+    seed=st.integers(0, 10**6),
+)
+def test_masks_rule_out_what_their_bits_do_not_allow(
+    vocab: int, n_words: int | None, n_rows: int, n_masks: int, density: float, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    width = -(-vocab // 32) if n_words is None else n_words  # narrower than the vocabulary, or wider
+    masks = pack(torch.rand(n_masks, 32 * width, generator=generator) < density)
+    mask_of = torch.randint(-1, n_masks, (n_rows,), generator=generator, dtype=torch.int32)
+    logits = torch.randn(n_rows, vocab, generator=generator)
+    is_allowed = reference.unpack_mask(masks, vocab)[mask_of.long()]
+    is_allowed[mask_of < 0] = True
+    expected = logits.masked_fill(~is_allowed, float("-inf"))
+    guard = torch.full((n_rows + 1, vocab), 7.0)
+    found = guard[:n_rows].copy_(logits)
+    n_allowed = native(torch.float32).mask_logits(found, masks, mask_of)
+    assert torch.equal(found, expected)
+    assert torch.equal(n_allowed, is_allowed.sum(-1, dtype=torch.int32))
+    assert guard[n_rows].eq(7.0).all()

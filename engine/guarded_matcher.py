@@ -1,0 +1,176 @@
+"""A request's matcher inside the step loop: one mask per position, and a guard, so that a fault ends one request."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+
+from engine.cpu_clock import CpuClock
+from engine.mask_budget import MaskBudget
+from engine.request import EngineError
+from grammars.errors import MatcherFailed
+
+__all__ = ["GrammarFault", "GrammarTooSlow", "GuardedMatcher", "TokenMatcher"]
+
+T = TypeVar("T")
+
+
+class GrammarFault(EngineError):
+    """A backend raised, or contradicted its own mask. Only the request it belongs to ends."""
+
+    code = "grammar_fault"
+
+
+class GrammarTooSlow(GrammarFault):
+    """Its masks take so long, or so much of a backend's limits, that everybody's answers would wait for them."""
+
+    code = "grammar_too_slow"
+
+
+class TokenMatcher(Protocol):
+    """The part of `grammars.matcher.Matcher` that the engine uses. A mask row is int32 [ceil(vocab / 32)], on the
+    CPU."""
+
+    def fill_mask(self, row: torch.Tensor) -> None:
+        """Set bit t % 32 of word t // 32 for each token t that may come next, clear the others."""
+
+    def advance(self, token_id: int) -> bool:
+        """Take a token; False, and no change, where it is not allowed."""
+
+    def rollback(self, n: int) -> None:
+        """Take back the last `n` tokens."""
+
+    def forced(self) -> int | None:
+        """The only token that may come next, if there is just one; the end token counts."""
+
+    def trial(self, tail: Sequence[int]) -> tuple[torch.Tensor, int]:
+        """(masks int32 [n + 1, n_words], n): the mask before each of the `n` leading tokens that are legal, and
+        after."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the answer may end here."""
+
+    @property
+    def is_terminated(self) -> bool:
+        """Whether the end token was taken."""
+
+
+class GuardedMatcher:
+    """One request's matcher. Whatever it raises becomes a GrammarFault.
+
+    The mask of each position is filled once, always into the same memory, and read once: how many of its words are not
+    zero says, for nearly all of them, that neither the end nor a single token is all that may follow. fill_s: seconds
+    spent on masks so far.
+    """
+
+    def __init__(
+        self, matcher: TokenMatcher, end_ids: frozenset[int], vocab_size: int, slow_mask_s: float = 0.05
+    ) -> None:
+        """end_ids: the model's end tokens, which the matcher allows when the answer is complete. slow_mask_s: see
+        MaskBudget."""
+        self._budget, self._clock = MaskBudget(slow_mask_s), CpuClock(slow_mask_s / 4)
+        self._matcher, self._end_ids = matcher, end_ids
+        self._row = torch.zeros(-(-vocab_size // 32), dtype=torch.int32)
+        self._mask = self._row.numpy()  # the same memory
+        self._words = self._mask.view(np.uint32)
+        self._end_words = np.zeros_like(self._words)
+        for end in end_ids:
+            self._end_words[end // 32] |= np.uint32(1 << end % 32)
+        self._n_end_words = int(np.count_nonzero(self._end_words))
+        self._is_filled = False
+        self._n_used = 0  # words of the mask that are not zero
+        self.fill_s = 0.0
+
+    @property
+    def mask(self) -> np.ndarray:
+        """What may come next: int32 [n_words]. Filled once for each position, and overwritten by that of the next one;
+        nobody else may write into it."""
+        if not self._is_filled:
+            self._fill()
+        return self._mask
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing but the end can follow: the end token was taken, or only end tokens are allowed."""
+        if not self._is_filled:
+            self._fill()
+        if self._n_used > self._n_end_words:
+            return False
+        if self._n_used:
+            return not (self._words & ~self._end_words).any()
+        if self._call(lambda: self._matcher.is_terminated):
+            return True
+        raise GrammarFault("the grammar allows no token at all here: a fault of its backend")
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether what was taken so far satisfies the constraint."""
+        return self._call(lambda: self._matcher.is_terminated or self._matcher.is_complete)
+
+    def advance(self, token_id: int) -> None:
+        """Take a token that the mask allowed."""
+        self._is_filled = False
+        try:
+            is_legal = self._matcher.advance(token_id)
+        except Exception as error:
+            raise _fault(error) from error
+        if not is_legal:
+            raise GrammarFault(f"the grammar's mask allowed token {token_id}, its matcher refused it")
+
+    def masks_along(self, tail: Sequence[int]) -> np.ndarray:
+        """The masks before each leading token of `tail` that is legal, and after them: int32 [n_legal + 1, n_words].
+
+        An end token in the tail counts as illegal: nothing could be sampled after it. The state is left as it was.
+        """
+        if not tail:
+            return self.mask[None]
+        began, began_cpu = time.perf_counter(), time.thread_time()
+        until = next((i for i, token in enumerate(tail) if token in self._end_ids), len(tail))
+        masks, _ = self._call(lambda: self._matcher.trial(list(tail[:until])))
+        self.fill_s += time.perf_counter() - began
+        self._charge(time.thread_time() - began_cpu, len(masks))
+        return masks.numpy()
+
+    def only_token(self) -> int | None:
+        """The only token that the mask allows, if there is just one and it is no end token."""
+        if not self._is_filled:
+            self._fill()
+        if self._n_used != 1:
+            return None
+        index = int(self._words.argmax())
+        word = int(self._words[index])
+        token = index * 32 + word.bit_length() - 1
+        return token if word & (word - 1) == 0 and token not in self._end_ids else None
+
+    def _fill(self) -> None:
+        began = self._clock.moment()
+        try:
+            self._matcher.fill_mask(self._row)
+        except Exception as error:
+            raise _fault(error) from error
+        self._n_used = int(np.count_nonzero(self._words))
+        self._is_filled = True
+        seconds = time.perf_counter() - began
+        self.fill_s += seconds
+        if seconds >= self._budget.slow_s:
+            self._charge(self._clock.spent_since(began))
+
+    def _charge(self, cpu_s: float, n_masks: int = 1) -> None:
+        if self._budget.is_spent(cpu_s, n_masks):
+            took = f"{1000 * cpu_s / n_masks:.0f} ms"
+            raise GrammarTooSlow(f"a token mask of its constraint took {took}, after other slow ones: simplify it")
+
+    def _call(self, method: Callable[[], T]) -> T:
+        try:
+            return method()
+        except Exception as error:
+            raise _fault(error) from error
+
+
+def _fault(error: Exception) -> GrammarFault:
+    if isinstance(error, MatcherFailed) and not str(error).startswith("no answer"):
+        return GrammarTooSlow(f"its constraint is too complex at this point of the answer ({error}): simplify it")
+    return GrammarFault(f"the grammar's backend failed with {type(error).__name__}: {error}")
