@@ -32,12 +32,18 @@ class LLGuidanceState:
             raise MatcherFailed("no answer can satisfy it" if reason.startswith("NoExtension") else reason)
 
     def advance(self, token_id: int) -> bool:
-        """Take a token; an illegal one leaves the state as it is."""
-        return bool(self._matcher.try_consume_tokens([token_id]) == 1)
+        """Take a token; an illegal one leaves the state as it is. Raises MatcherFailed beyond its limits."""
+        if self._matcher.try_consume_tokens([token_id]) == 1:
+            return True
+        if self._matcher.is_error():
+            raise MatcherFailed(self._matcher.get_error().split("\n")[0])
+        return False
 
     def rollback(self, n: int) -> None:
         """Undo `n` tokens."""
         self._matcher.rollback(n)
+        # 1.9.1 remembers the last mask by position, and forgets to forget it here: a rejected draft would loosen.
+        self._matcher.compute_bitmask()
 
     def fork(self) -> "LLGuidanceState":
         """An independent copy."""

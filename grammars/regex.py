@@ -1,55 +1,97 @@
 """From a client's regular expression to one for the whole text, written so that every backend reads it alike."""
 
+from dataclasses import dataclass
+from itertools import takewhile
 from typing import Final
 
-from grammars.regex_states import n_states
+from grammars import lookaround
 from grammars.regex_syntax import (
     ANY,
     Alt,
     Anchor,
     Boundary,
     Class,
+    Look,
     Node,
     RegexRefused,
     Repeat,
     Seq,
-    complement,
     merge,
     nodes,
     parse,
 )
+from grammars.regex_text import emit
+from grammars.steps import Steps
 
 MAX_PATTERN_CHARS: Final = 8192
 MAX_REPEAT: Final = 10_000
 MAX_EXPANDED: Final = 40_000
-MAX_STATES: Final = 200
-"""Limits of one pattern: its length, one counted repetition, and its states once every counted repetition is written
-out; then the deterministic states of one that needs an explicit automaton."""
+MAX_BRANCHES: Final = 64
+"""Limits of one pattern: its length, one counted repetition, its states once every counted repetition is written out,
+and the alternatives into which groups with anchors are multiplied out (beyond them an automaton does the same)."""
+MAX_WHOLE: Final = 4096
+MAX_COUNTED: Final = 32
+"""From this length on, conditions that open an expression stay apart from it; beyond this count of one class, the
+count becomes a bound of the length."""
+
+_FREE: Final = Repeat(ANY, 0, None)
 
 
 def search_pattern(pattern: str) -> str:
     """`pattern` as JSON Schema means it (it may match anywhere), as an expression for the whole text.
 
-    The result has no anchors, only explicit code points, `(?:…)`, `|`, `*`, `+`, `?` and `{n,m}`: what Rust's,
-    Python's and outlines-core's syntax share. Raises RegexRefused for what `regex_syntax` refuses, for an anchor that
-    is not at an edge, and beyond the limits.
+    The result is in the dialect of `regex_text.py`; look-around, word boundaries and anchors in the middle are turned
+    into plain expressions (`lookaround.py`). Raises RegexRefused for what `regex_syntax` refuses, for what matches no
+    text, and beyond the limits.
     """
-    node = _parsed(pattern)
-    if any(isinstance(inner, Boundary) for inner in nodes(node)):
-        raise RegexRefused("uses a word boundary, which no backend holds inside JSON: spell its neighbours out")
-    return _emit(_searched(node))
+    return _text([_searched(*_edges(items)) for items in _branches(_parsed(pattern))])
+
+
+def search_patterns(pattern: str) -> tuple[str, ...]:
+    """`search_pattern` as one or more expressions that a text must all match.
+
+    Several only where look-ahead opens an anchored expression, as in `^(?=.*[a-z])(?=.*\\d).{8,}$`, and one for all of
+    it would be long. Raises RegexRefused as `search_pattern` does, but together several may match nothing.
+    """
+    return _together([_edges(items) for items in _branches(_parsed(pattern))])
+
+
+def full_patterns(pattern: str) -> tuple[str, ...]:
+    """`full_pattern` as one or more expressions that a text must all match; see `search_patterns`."""
+    return _together([(True, _edges(items)[1], True) for items in _branches(_parsed(pattern))])
+
+
+@dataclass(frozen=True, slots=True)
+class Bounded:
+    """Texts of at least `shortest` and at most `longest` code points (None: without end) that all `patterns` match."""
+
+    patterns: tuple[str, ...]
+    shortest: int = 0
+    longest: int | None = None
+
+
+def search_bounded(pattern: str) -> Bounded:
+    """`search_patterns`, with a count of one class that is the whole expression taken out: `^[a-z]{1,255}$`.
+
+    A count multiplies the states of an automaton, and those of the conditions before it, where a length is counted
+    beside it. Small counts without conditions stay. Raises RegexRefused as `search_patterns` does.
+    """
+    branches = [_edges(items) for items in _branches(_parsed(pattern))]
+    starts, body, ends = branches[0]
+    conditions = list(takewhile(_is_ahead, body))
+    match body[len(conditions) :]:
+        case [Repeat(node=Class() as one, low=low, high=high)] if len(branches) == 1 and starts and ends:
+            if conditions or max(low, high or 0) > MAX_COUNTED:
+                return Bounded(_together([(True, [*conditions, Repeat(one, 0, None)], True)]), low, high)
+    return Bounded(_together(branches))
 
 
 def full_pattern(pattern: str) -> str:
-    """`pattern` anchored at both ends, in the same syntax; anchors at its edges are redundant and dropped.
+    """`pattern` anchored at both ends, in the same dialect; anchors at its edges are redundant and dropped.
 
-    Word boundaries stay, in Rust's spelling `(?-u:\\b)`: only outlines-core reads them, and only where the automaton
-    stays small. Raises RegexRefused.
+    Raises RegexRefused as `search_pattern` does.
     """
-    node = _anchored(_parsed(pattern))
-    if any(isinstance(inner, Boundary) for inner in nodes(node)) and n_states(node, MAX_STATES) > MAX_STATES:
-        raise RegexRefused(f"has a word boundary in an automaton of more than {MAX_STATES} states: simplify it")
-    return _emit(node)
+    return _text([Seq(tuple(_edges(items)[1])) for items in _branches(_parsed(pattern))])
 
 
 def has_boundary(pattern: str) -> bool:
@@ -57,9 +99,14 @@ def has_boundary(pattern: str) -> bool:
     return any(isinstance(node, Boundary) for node in nodes(parse(pattern)))
 
 
+def has_marks(pattern: str) -> bool:
+    """Whether the pattern holds look-around or word boundaries. Raises RegexRefused."""
+    return any(isinstance(node, Boundary | Look) for node in nodes(parse(pattern)))
+
+
 def all_but(texts: list[str]) -> str:
     """An expression that matches every text except `texts`: the complement of their prefix tree."""
-    return _emit(_outside(sorted(set(texts))))
+    return emit(_outside(sorted(set(texts))))
 
 
 def _outside(texts: list[str]) -> Node:
@@ -92,119 +139,77 @@ def _size(node: Node) -> int:
             return max(node.low, node.high or 1, 1) * _size(node.node)
         case Seq() | Alt():
             return 1 + sum(map(_size, node.items))
+        case Look():
+            return 1 + _size(node.node)
     return 1
 
 
+def _searched(starts: bool, body: list[Node], ends: bool) -> Node:
+    return Seq((*(() if starts else (_FREE,)), *body, *(() if ends else (_FREE,))))
+
+
+def _together(branches: list[tuple[bool, list[Node], bool]]) -> tuple[str, ...]:
+    nodes = [_searched(*branch) for branch in branches]
+    starts, body, ends = branches[0]
+    conditions = list(takewhile(_is_ahead, body))
+    if len(branches) > 1 or not starts or not conditions:
+        return (_text(nodes),)
+    try:
+        whole = _text(nodes)
+        if len(whole) <= MAX_WHOLE:
+            return (whole,)
+    except RegexRefused as error:
+        if lookaround.NO_TEXT in str(error):
+            raise
+    # At the start there is nothing to look back at: what lies ahead is a text of its own.
+    rest = _searched(True, body[len(conditions) :], ends)
+    steps = Steps()
+    parts = [_text([node], steps) for node in (*(Seq((item, _FREE)) for item in conditions), rest)]
+    return tuple(dict.fromkeys(parts))
+
+
+def _is_ahead(node: Node) -> bool:
+    return isinstance(node, Look) and node.ahead
+
+
+def _text(branches: list[Node], steps: Steps | None = None) -> str:
+    node = branches[0] if len(branches) == 1 else Alt(tuple(branches))
+    return emit(node if lookaround.is_plain(node) else lookaround.plain(node, steps or Steps()))
+
+
 def _has_anchor(node: Node) -> bool:
-    return any(isinstance(inner, Anchor) for inner in nodes(node))
+    """Whether an anchor stands in the expression, look-around aside: that is no edge of it."""
+    return any(isinstance(mark, Anchor) for mark in lookaround.outermost(node))
 
 
 def _branches(node: Node) -> list[list[Node]]:
-    """The alternatives of a node as flat sequences, with groups that hold anchors multiplied out."""
+    """The alternatives of a node as flat sequences, with groups that hold anchors multiplied out, if not too many."""
+    branches = _multiplied(node)
+    return branches if branches is not None else [[node]]
+
+
+def _multiplied(node: Node) -> list[list[Node]] | None:
     match node:
         case Alt() if _has_anchor(node):
-            return [branch for item in node.items for branch in _branches(item)]
+            parts = [_multiplied(item) for item in node.items]
+            branches = [branch for part in parts if part is not None for branch in part]
+            return branches if None not in parts and len(branches) <= MAX_BRANCHES else None
         case Seq():
             out: list[list[Node]] = [[]]
             for item in node.items:
-                tails = _branches(item) if _has_anchor(item) else [[item]]
+                tails = _multiplied(item) if _has_anchor(item) else [[item]]
+                if tails is None or len(out) * len(tails) > MAX_BRANCHES:
+                    return None
                 out = [head + tail for head in out for tail in tails]
-                if len(out) > 64:
-                    raise RegexRefused(
-                        "has too many alternatives with anchors inside: put the anchors outside the groups"
-                    )
             return out
     return [[node]]
 
 
 def _edges(items: list[Node]) -> tuple[bool, list[Node], bool]:
     """Strip anchors at the edges: (anchored at the start, the rest, anchored at the end)."""
-    start = end = False
+    starts = ends = False
     while items and items[0] == Anchor(True):
-        items, start = items[1:], True
+        items, starts = items[1:], True
     while items and items[-1] == Anchor(False):
-        items, end = items[:-1], True
-    # `^$` leaves `$` or `^` behind where the other edge is empty: an anchor at its own edge of the empty text is true.
-    if any(map(_has_anchor, items)):
-        raise RegexRefused("has an anchor that is not at its edge, so nothing or something odd would match: remove it")
-    return start, items, end
-
-
-def _searched(node: Node) -> Node:
-    branches: list[Node] = []
-    free = Repeat(ANY, 0, None)
-    for items in _branches(node):
-        start, body, end = _edges(items)
-        branches.append(Seq((*(() if start else (free,)), *body, *(() if end else (free,)))))
-    return branches[0] if len(branches) == 1 else Alt(tuple(branches))
-
-
-def _anchored(node: Node) -> Node:
-    branches: list[Node] = [Seq(tuple(_edges(items)[1])) for items in _branches(node)]
-    return branches[0] if len(branches) == 1 else Alt(tuple(branches))
-
-
-def _emit(node: Node) -> str:
-    match node:
-        case Class():
-            return _emit_class(node)
-        case Repeat():
-            inner = _emit(node.node)
-            atom = inner if isinstance(node.node, Class) else f"(?:{inner})"
-            match node.low, node.high:
-                case 0, None:
-                    return atom + "*"
-                case 1, None:
-                    return atom + "+"
-                case 0, 1:
-                    return atom + "?"
-                case low, None:
-                    return f"{atom}{{{low},}}"
-                case low, high:
-                    return f"{atom}{{{low},{high}}}" if low != high else f"{atom}{{{low}}}"
-        case Seq():
-            return "".join(f"(?:{_emit(item)})" if isinstance(item, Alt) else _emit(item) for item in node.items)
-        case Alt():
-            return "|".join(f"(?:{_emit(item)})" for item in node.items)
-        case Boundary():
-            return r"(?-u:\B)" if node.negated else r"(?-u:\b)"
-    raise RegexRefused("has an anchor that is not at its edge")
-
-
-def _emit_class(node: Class) -> str:
-    if node.properties:
-        members = "".join(f"\\{'P' if negated else 'p'}{{{name}}}" for name, negated in node.properties)
-        return f"[{'^' if node.negated else ''}{members}{_emit_ranges(node.ranges)}]"
-    ranges = complement(node.ranges) if node.negated else merge(node.ranges)
-    if ranges == ((0, 0x10FFFF),):
-        return r"[\s\S]"
-    scalars = _without_surrogates(ranges)
-    if not scalars:
-        raise RegexRefused("matches only lone surrogates, which no UTF-8 text holds")
-    if len(scalars) == 1 and scalars[0][0] == scalars[0][1]:
-        return _emit_char(scalars[0][0])
-    outside = complement(scalars)
-    if len(_without_surrogates(outside)) < len(scalars) and node.negated:
-        return f"[^{_emit_ranges(_without_surrogates(outside))}]"
-    return f"[{_emit_ranges(scalars)}]"
-
-
-def _without_surrogates(ranges: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
-    out = []
-    for low, high in ranges:
-        if low <= 0xD7FF:
-            out.append((low, min(high, 0xD7FF)))
-        if high >= 0xE000:
-            out.append((max(low, 0xE000), high))
-    return tuple(out)
-
-
-def _emit_ranges(ranges: tuple[tuple[int, int], ...]) -> str:
-    return "".join(_emit_char(a) if a == b else f"{_emit_char(a)}-{_emit_char(b)}" for a, b in ranges)
-
-
-def _emit_char(code: int) -> str:
-    char = chr(code)
-    if not char.isascii() or char.isalnum() or char in " _":
-        return char
-    return "\\" + char if char.isprintable() else f"\\x{code:02X}"
+        items, ends = items[:-1], True
+    return starts, items, ends

@@ -1,7 +1,7 @@
-"""Parser of the regular expressions that clients send: the linear-time subset of ECMA-262 (the dialect of JSON Schema).
+"""Parser of the regular expressions that clients send: the regular subset of ECMA-262 (the dialect of JSON Schema).
 
-Look-around, back-references and inline flags are refused, since no automaton of ours holds them. Everything
-else becomes a small tree over code points, so that no backend's own reading of a pattern ever decides what it means.
+Back-references are refused, since no automaton holds them, and inline flags. Everything else becomes a small tree over
+code points, so that no backend's own reading of a pattern ever decides what it means.
 """
 
 import re
@@ -14,7 +14,7 @@ Ranges = tuple[tuple[int, int], ...]
 
 
 class RegexRefused(ValueError):
-    """The pattern is malformed or outside the linear-time subset; the message says what to change."""
+    """The pattern is malformed, no regular language, or too large; the message says what to change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +63,29 @@ class Boundary:
     negated: bool
 
 
-Node = Class | Repeat | Seq | Alt | Anchor | Boundary
+@dataclass(frozen=True, slots=True)
+class Look:
+    """`(?=…)` and `(?<=…)`: `node` matches from here on (ahead) or up to here; negated: it does not."""
+
+    node: "Node"
+    ahead: bool
+    negated: bool
+
+
+Node = Class | Repeat | Seq | Alt | Anchor | Boundary | Look
 
 DIGIT: Final[Ranges] = ((0x30, 0x39),)
 WORD: Final[Ranges] = ((0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A))
-# White space that ECMA-262, Rust and Python agree on; `\S` leaves out what any of them calls white space.
 SPACE: Final[Ranges] = (
     (0x09, 0x0D), (0x20, 0x20), (0xA0, 0xA0), (0x1680, 0x1680), (0x2000, 0x200A), (0x2028, 0x2029), (0x202F, 0x202F),
-    (0x205F, 0x205F), (0x3000, 0x3000),
+    (0x205F, 0x205F), (0x3000, 0x3000), (0xFEFF, 0xFEFF),
 )  # fmt: skip
-SPACE_IN_ANY: Final[Ranges] = tuple(sorted((*SPACE, (0x1C, 0x1F), (0x85, 0x85), (0xFEFF, 0xFEFF))))
 LINE_ENDS: Final[Ranges] = ((0x0A, 0x0A), (0x0D, 0x0D), (0x2028, 0x2029))
 ANY: Final = Class((), negated=True)
 
 _CLASS_ESCAPES: Final = {
     "d": Class(DIGIT), "D": Class(DIGIT, negated=True), "w": Class(WORD), "W": Class(WORD, negated=True),
-    "s": Class(SPACE), "S": Class(SPACE_IN_ANY, negated=True),
+    "s": Class(SPACE), "S": Class(SPACE, negated=True),
 }  # fmt: skip
 _CONTROL_ESCAPES: Final = {"t": 0x09, "n": 0x0A, "v": 0x0B, "f": 0x0C, "r": 0x0D}
 _COUNT: Final = re.compile(r"\{(\d+)(?:(,)(\d*))?\}")
@@ -114,7 +121,7 @@ def nodes(node: Node) -> Iterator[Node]:
     while stack:
         inner = stack.pop()
         yield inner
-        if isinstance(inner, Repeat):
+        if isinstance(inner, Repeat | Look):
             stack.append(inner.node)
         elif isinstance(inner, Seq | Alt):
             stack.extend(inner.items)
@@ -175,8 +182,8 @@ class _Parser:
                 raise RegexRefused(f"counts backwards: `{match[0]}`")
         else:
             return node
-        if isinstance(node, Anchor | Boundary):
-            raise RegexRefused("repeats an anchor or a word boundary")
+        if isinstance(node, Anchor | Boundary | Look):
+            raise RegexRefused("repeats an anchor, a word boundary or a look-around: put the repetition elsewhere")
         if self.peek() == "?":
             self.at += 1  # a lazy quantifier: the same language
         if self.peek() in ("*", "+", "?") or _COUNT.match(self.text, self.at):
@@ -205,19 +212,24 @@ class _Parser:
         return _one(ord(char))
 
     def group(self, depth: int) -> Node:
+        look: str | None = None
         if self.peek() == "?":
             if self.text.startswith("?:", self.at):
                 self.at += 2
+            elif match := re.compile(r"\?<?[=!]").match(self.text, self.at):
+                look = match[0]
+                self.at = match.end()
             elif match := re.compile(r"\?<([A-Za-z_$][\w$]*)>").match(self.text, self.at):
                 self.at = match.end()
-            elif self.text.startswith(("?=", "?!", "?<=", "?<!"), self.at):
-                raise RegexRefused("uses look-around, which no linear-time automaton holds: rewrite it without")
             else:
                 raise RegexRefused("uses an inline flag or an unknown `(?…)` group: spell both cases out")
         node = self.alternation(depth + 1)
         if self.take_or_empty() != ")":
             raise RegexRefused("has a `(` without its `)`")
-        return node
+        if look is not None:
+            return Look(node, ahead="<" not in look, negated=look.endswith("!"))
+        # A group around an anchor may be repeated, the anchor itself may not.
+        return Seq((node,)) if isinstance(node, Anchor | Boundary | Look) else node
 
     def take_or_empty(self) -> str:
         char = self.peek()

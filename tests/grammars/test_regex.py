@@ -1,29 +1,18 @@
 """What a client's expression becomes matches the same texts, in full."""
 
 import re
+import string
 
+import jsonschema_rs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grammars.regex import all_but, full_pattern, search_pattern
-from grammars.regex_syntax import RegexRefused
-
-ATOMS = st.sampled_from(["a", "b", "c", "[ab]", "[^a]", r"\d", r"\w", r"\W", r"\S", r"[a-c\d]", "0", r"\.", "-"])
-
-
-def _combined(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    counts = st.sampled_from(["*", "+", "?", "{2}", "{1,2}", "{0,3}?", "+?"])
-    return (
-        st.tuples(inner, inner).map("".join)
-        | st.tuples(inner, inner).map(lambda pair: f"(?:{pair[0]}|{pair[1]})")
-        | st.tuples(inner, counts).map(lambda pair: f"(?:{pair[0]}){pair[1]}")
-    )
-
-
-EXPRESSIONS = st.recursive(ATOMS, _combined, max_leaves=6)
-ANCHORED = st.tuples(st.sampled_from(["", "^"]), EXPRESSIONS, st.sampled_from(["", "$"])).map("".join)
-TEXTS = st.text(alphabet="abc0-. é", max_size=6)
+from grammars import automata
+from grammars.regex import Bounded, all_but, full_pattern, search_bounded, search_pattern
+from grammars.regex_syntax import RegexRefused, parse
+from grammars.regex_text import emit
+from tests.grammars.expressions import ANCHORED, TEXTS
 
 
 @given(pattern=ANCHORED, other=ANCHORED, text=TEXTS)
@@ -49,13 +38,12 @@ def test_all_but_some_texts_is_every_other_text(texts: list[str], text: str) -> 
 @pytest.mark.parametrize(
     "pattern",
     [
-        "(?=a)b", "(?!a)b", "(?<=a)b", "(?<!a)b", r"(a)\1", r"(?<x>a)\k<x>", r"\bword\b", "(?i)a", "a**", "*a", "(a",
-        "a)",
+        "(?=a)b", r"(a)\1", r"(?<x>a)\k<x>", "(?i)a", "a**", "*a", "(a", "a)",
         "[a", r"[z-a]", r"a{3,1}", r"\p{", r"\u12", "a{1,1000000}", "(?:(?:a{1,100}){1,100}){1,100}", "a^b", "(a$)+b",
         "(" * 100 + "a" + ")" * 100, "a" * 10_000, r"\q", "[]", r"\xg1",
     ],
 )  # fmt: skip
-def test_what_no_linear_time_automaton_holds_is_refused(pattern: str) -> None:
+def test_what_is_malformed_no_regular_language_or_too_large_is_refused(pattern: str) -> None:
     with pytest.raises(RegexRefused):
         search_pattern(pattern)
 
@@ -75,8 +63,51 @@ def test_what_no_linear_time_automaton_holds_is_refused(pattern: str) -> None:
         (r"^\/[/]$", "//", "/"),
         ("^(a|b$|^c)$", "b", "ab"),
         ("^$", "", "\n"),
+        (r"^\s$", "\ufeff", "\x85"),
+        (r"^\S$", "\x1c", "\ufeff"),
+        (r"^[^\s]$", "\x85", "\ufeff"),
     ],
 )
 def test_expressions_are_read_as_ecma_262_reads_them(pattern: str, inside: str, outside: str) -> None:
     assert re.fullmatch(search_pattern(pattern), inside)
     assert not re.fullmatch(search_pattern(pattern), outside)
+
+
+@given(pattern=ANCHORED)
+def test_an_expression_of_ours_is_read_as_itself(pattern: str) -> None:
+    ours = search_pattern(pattern)
+    again = emit(parse(ours))
+    assert automata.includes(ours, again)
+    assert automata.includes(again, ours)
+    assert emit(parse(again)) == again
+
+
+@pytest.mark.parametrize("char", [*string.punctuation, "\u2028", "\u00a0", "\x00", "\n", "\ufeff", "\U0001f600"])
+def test_every_character_is_written_so_that_rust_reads_it_as_itself(char: str) -> None:
+    pattern = re.escape(char) if char in string.punctuation else char
+    for expression, texts in ((f"^a{pattern}$", [f"a{char}"]), (f"^[a{pattern}]$", ["a", char])):
+        ours = {"pattern": f"^(?:{search_pattern(expression)})$"}
+        validator = jsonschema_rs.Draft202012Validator(ours, pattern_options=jsonschema_rs.RegexOptions())
+        assert all(validator.is_valid(text) for text in texts)
+        assert not any(validator.is_valid(text) for text in ("b", "", "ab", "a b", "a\x07"))
+
+
+@pytest.mark.parametrize("char", ["\u2028", "\u2029", "\u00a0", "\x85", "\u200b"])
+def test_what_cannot_be_seen_is_written_as_an_escape(char: str) -> None:
+    assert char not in search_pattern(f"[{char}.]")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "bounded"),
+    [
+        ("^[a-z]{1,255}$", Bounded(("[a-z]*",), 1, 255)),
+        ("^[a-z]{40,}$", Bounded(("[a-z]*",), 40, None)),
+        ("^(?!b)[ab]{2,5}$", Bounded(("(?:a[a-b]*)?",), 2, 5)),
+        ("^[a-z]{1,32}$", Bounded(("[a-z]{1,32}",))),
+        ("^[a-z]{1,255}", Bounded((r"[a-z]{1,255}[\s\S]*",))),
+        ("^[a-z]{1,255}$|^b$", Bounded(("[a-z]{1,255}|b",))),
+        ("^(?:ab){1,255}$", Bounded(("(?:ab){1,255}",))),
+    ],
+)
+def test_a_large_count_of_one_class_becomes_a_bound_of_the_length(pattern: str, bounded: Bounded) -> None:
+    assert search_bounded(pattern) == bounded
