@@ -1,24 +1,30 @@
 """Reads a client's JSON Schema once, decides every keyword at every node, and rewrites it into the normal form.
 
 Every keyword ends as *enforced* (it is in the normal form), *annotation* (it constrains nothing; named in `warnings`
-where a reader might think otherwise) or *refused* (`ConstraintRefused` with keyword and pointer). `keywords.py`
-decides those that bind one type of value, `conditions.py` those that combine schemas.
+where a reader might think otherwise) or *refused* (`ConstraintRefused` with keyword and pointer). `keywords.py` reads
+those that bind one type of value, `conditions.py` those that combine schemas, both as expressions (`expressions.py`);
+`solver.py` settles what they say together, and `writer.py` writes that down.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
-from grammars import conditions, draft, keywords, property_counts, unevaluated
-from grammars.bounds import move_narrow_exclusions
+from grammars import conditions, draft, keywords, unevaluated
 from grammars.draft import Draft
 from grammars.errors import ConstraintRefused
+from grammars.expressions import ANYTHING, NOTHING, All, Conjunction, Expression, Ref, Unheld, Values
 from grammars.limits import Limits, check_schema
-from grammars.normal_form import Schema, combinations, conjunction, equal, every
+from grammars.normal_form import Schema, equal
+from grammars.plain import BY_TYPE, Plain
 from grammars.pointer import resolve
-from grammars.property_counts import read_property_counts
-from grammars.references import KEYWORDS, References
+from grammars.references import KEYWORDS, References, Scope
+from grammars.satisfaction import satisfies
+from grammars.solver import Solver
 from grammars.unevaluated import read_unevaluated
 from grammars.validators import build
+from grammars.writer import Writer
 
 ANNOTATIONS: Final = frozenset({
     "$schema", "$id", "id", "$anchor", "$dynamicAnchor", "$recursiveAnchor", "$vocabulary", "$comment", "$defs",
@@ -28,9 +34,7 @@ ANNOTATIONS: Final = frozenset({
 })  # fmt: skip
 """Keywords of the standard that assert nothing, and the containers of definitions."""
 
-ENFORCED: Final = (
-    frozenset({"enum", "const", *KEYWORDS}) | keywords.ALL | conditions.ALL | unevaluated.ALL | property_counts.ALL
-)
+ENFORCED: Final = frozenset({"enum", "const", *KEYWORDS}) | keywords.ALL | conditions.ALL | unevaluated.ALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,35 +50,39 @@ class Normalised:
     uses: tuple[tuple[str, str], ...]
 
 
-def normalise(schema: Any, *, strict: bool = False, pointer: str = "", limits: Limits | None = None) -> Normalised:
+def normalise(
+    schema: Any, *, strict: bool = False, pointer: str = "", limits: Limits | None = None, kind: str | None = None
+) -> Normalised:
     """Rewrite `schema` into the normal form. `pointer` is where the schema lies in the client's request.
 
-    strict: what would be an annotation (an unknown keyword or format) is refused instead.
-    Raises ConstraintRefused for what is malformed, too large, or has no exact form.
+    strict: what would be an annotation (an unknown keyword or format) is refused instead. kind: the only JSON type that
+    the whole value may have, such as `object` for arguments. Raises ConstraintRefused for what is malformed, too large,
+    or has no exact form.
     """
     limits = limits or Limits()
     check_schema(schema, limits, pointer)
     walk = Walk(schema, strict, pointer, limits)
-    root = walk.visit(schema, pointer)
+    solver = Solver(walk.meaning, limits)
+    writer = Writer(solver)
+    try:
+        whole: Conjunction = (walk.visit(schema, pointer),)
+        if kind is not None:
+            whole = (*whole, Plain(BY_TYPE[kind]))
+        root = writer.document(whole)
+    except Unheld as error:
+        raise ConstraintRefused(error.keyword, error.pointer or pointer, error.reason) from error
+    except RecursionError as error:
+        raise ConstraintRefused("schema", pointer, "refers deeper than can be followed: flatten it") from error
     if root is False:
         walk.refuse("schema", pointer, "no value can satisfy it: remove the contradiction")
-    definitions = {name: walk.definitions[name] for name in sorted(walk.definitions)}
-    for node in (root, *definitions.values()):
-        for inner in every(node):
-            if combinations(inner) > limits.combinations:
-                keyword, at = next(
-                    (use for use in walk.uses if use[0] in ("allOf", "oneOf", "anyOf")), ("schema", pointer)
-                )
-                walk.refuse(keyword, at, f"multiplies out to more than {limits.combinations} alternatives: simplify it")
-    move_narrow_exclusions([root, *definitions.values()])
-    if isinstance(root, dict) and definitions:
-        root = {**root, "$defs": definitions}
-    return Normalised(root, tuple(dict.fromkeys(walk.warnings)), (*walk.doubts, *walk.uses))
+    return Normalised(root, tuple(dict.fromkeys(walk.warnings)), (*writer.doubts, *walk.uses))
 
 
 @dataclass(slots=True)
 class Walk:
-    """The state of one reading of one document."""
+    """The state of one reading of one document. read: what is said at each pointer that a reference leads
+    to. refs: the one expression for each of these pointers
+    and the resources entered before (`scope`, now). patterns: expressions of the client in the normal form."""
 
     document: Any
     strict: bool
@@ -82,12 +90,13 @@ class Walk:
     limits: Limits
     draft: Draft = field(init=False)
     declared: Draft | None = field(init=False)
-    definitions: dict[str, Schema] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     uses: list[tuple[str, str]] = field(default_factory=list)
-    doubts: list[tuple[str, str]] = field(default_factory=list)
-    names: dict[str, str] = field(default_factory=dict)
+    read: dict[Ref, Expression] = field(default_factory=dict)
+    refs: dict[tuple[str, Scope], Ref] = field(default_factory=dict)
+    patterns: dict[str, str] = field(default_factory=dict)
     references: References = field(init=False)
+    scope: Scope = ()
 
     def __post_init__(self) -> None:
         self.draft, self.declared = draft.of(self.document), draft.declared(self.document)
@@ -103,10 +112,10 @@ class Walk:
             self.refuse(keyword, pointer, f"{what}: remove it, or do without `strict`")
         self.warnings.append(f"{keyword} at {pointer or '(root)'}: {what}")
 
-    def visit(self, node: Any, pointer: str) -> Schema:
-        """The normal form of one node."""
+    def visit(self, node: Any, pointer: str) -> Expression:
+        """What one node says."""
         if isinstance(node, bool):
-            return node
+            return ANYTHING if node else NOTHING
         if not isinstance(node, dict):
             self.refuse(_last(pointer), pointer, f"must be a schema (an object or a boolean), not {node!r:.60}")
         if "$ref" in node and self.declared is not None and self.declared <= Draft.DRAFT7:
@@ -119,13 +128,20 @@ class Walk:
                 self.warn(keyword, pointer, "is no keyword of JSON Schema")
         if "enum" in node or "const" in node:
             return self.finite(node, pointer)
-        return _flattened(self.parts(node, pointer))
+        if self.references.dynamic:
+            with self.entering(pointer.removeprefix(self.prefix), self.scope):
+                return self.together(node, pointer)
+        return self.together(node, pointer)
 
-    def parts(self, node: dict[str, Any], pointer: str) -> list[Schema]:
-        """The schemas that must all hold at a node, in the order of its keywords, which orders properties."""
+    def together(self, node: dict[str, Any], pointer: str) -> Expression:
+        """What all keywords of a node say."""
+        return _together([*self.parts(node, pointer), *read_unevaluated(self, node, pointer)])
+
+    def parts(self, node: dict[str, Any], pointer: str) -> list[Expression]:
+        """What must all hold at a node, in the order of its keywords, which orders properties; `unevaluated*` aside."""
         plain = [keyword for keyword in node if keyword in keywords.ALL]
         first_plain = "properties" if "properties" in node else next(iter(plain), None)
-        parts: list[Schema] = []
+        parts: list[Expression] = []
         for keyword, value in node.items():
             if keyword in KEYWORDS:
                 parts.append(self.reference(keyword, value, pointer))
@@ -133,9 +149,9 @@ class Walk:
                 parts.append(conditions.READERS[keyword](self, node, pointer))
             elif keyword == first_plain:
                 parts.append(keywords.read(self, node, pointer))
-        return [*parts, *read_unevaluated(self, node, pointer), *read_property_counts(self, node, pointer)]
+        return parts
 
-    def finite(self, node: dict[str, Any], pointer: str) -> Schema:
+    def finite(self, node: dict[str, Any], pointer: str) -> Expression:
         """A node with `enum` or `const`: the values that satisfy everything else in the node, decided here and now."""
         values = node.get("enum", [node.get("const")])
         if not isinstance(values, list) or not values:
@@ -147,79 +163,73 @@ class Walk:
         if beside:
             if "format" in beside and not keywords.is_known_format(beside["format"]):
                 self.warn("format", pointer, f"`{beside.pop('format')}` is no format of the standard")
-            values = [value for value in values if self.holds(beside, pointer, value)]
-        return {"enum": values} if values else False
+            values = self.holding(beside, pointer, values)
+        return Values(tuple(values), pointer) if values else NOTHING
 
-    def holds(self, node: dict[str, Any], pointer: str, value: Any) -> bool:
-        """Whether `value` satisfies `node`, whose references mean the document's."""
-        local: dict[str, Any] = {}
-        if any(name in node for name in KEYWORDS):
-            if not isinstance(self.document, dict):
-                self.refuse("$ref", pointer, "has no document to point into")
-            local = {name: self.document[name] for name in ("definitions", "$defs") if name in self.document}
-            siblings = {name: node[name] for name in node if name not in KEYWORDS}
-            references = [{name: node[name]} for name in KEYWORDS if name in node]
-            node = {"allOf": [*references, siblings]}  # older drafts would ignore what stands beside a reference
-        try:
-            return bool(build({**local, **node}, self.draft).is_valid(value))
-        except ValueError as error:
-            self.refuse("enum", pointer, f"stands beside what cannot be decided ({str(error)[:120]}): simplify that")
-
-    def reference(self, keyword: str, target: Any, pointer: str) -> Schema:
-        """A `$ref` into the definitions of the normal form; each target is rewritten once, so recursion ends."""
-        at = self.references.locate(keyword, target, pointer.removeprefix(self.prefix), pointer)
-        if at not in self.names:
+    def holding(self, node: dict[str, Any], pointer: str, values: list[Any]) -> list[Any]:
+        """The values that satisfy `node`, whose references mean the document's."""
+        if not _refers(node):
             try:
-                node = resolve(self.document, at)
-            except (LookupError, ValueError):
-                self.refuse(
-                    keyword, pointer, f"`{target}` names nothing in this schema: define it, or correct the name"
-                )
-            self.names[at] = f"d{len(self.names)}"
-            self.definitions[self.names[at]] = self.visit(node, self.prefix + at)
-        return {"$ref": f"#/$defs/{self.names[at]}"}
+                validator = build(node, self.draft)
+                return [value for value in values if validator.is_valid(value)]
+            except ValueError as error:
+                self.refuse("enum", pointer, f"stands beside what can't be decided ({str(error)[:120]}): simplify that")
+        said = [*self.parts(node, pointer), *read_unevaluated(self, node, pointer)]
+        return [value for value in values if satisfies(value, tuple(said), self.meaning)]
 
-    def target(self, keyword: str, target: Any, pointer: str) -> tuple[Any, str]:
-        """(node, pointer) that a reference leads to, unrewritten."""
-        at = self.references.locate(keyword, target, pointer.removeprefix(self.prefix), pointer)
+    def reference(self, keyword: str, target: Any, pointer: str) -> Expression:
+        """A reference, whose target is read when what it says is needed."""
+        at = self.located(keyword, target, pointer)
+        key = (at, self.scope if self.references.dynamic else ())
+        if key not in self.refs:
+            self.refs[key] = Ref(at, keyword, pointer, self.scope)
+        return self.refs[key]
+
+    def meaning(self, ref: Ref) -> Expression:
+        """What stands at the target of a reference; read once, so that it is the same expression each time."""
+        if ref not in self.read:
+            with self.entering(ref.at, ref.scope):
+                self.read[ref] = self.visit(resolve(self.document, ref.at), self.prefix + ref.at)
+        return self.read[ref]
+
+    @contextmanager
+    def entering(self, at: str, scope: Scope) -> Iterator[None]:
+        """Read what stands at document pointer `at`, coming from `scope`."""
+        before = self.scope
+        base = self.references.base(at)
+        self.scope = scope if base in scope else (*scope, base)
         try:
-            return resolve(self.document, at), self.prefix + at
+            yield
+        finally:
+            self.scope = before
+
+    def located(self, keyword: str, target: Any, pointer: str) -> str:
+        """The document pointer that a reference leads to; something stands there."""
+        at = self.references.locate(keyword, target, pointer.removeprefix(self.prefix), pointer, self.scope)
+        try:
+            resolve(self.document, at)
         except (LookupError, ValueError):
             self.refuse(keyword, pointer, f"`{target}` names nothing in this schema: define it, or correct the name")
+        return at
+
+    def target(self, keyword: str, target: Any, pointer: str) -> tuple[Any, str]:
+        """(node, document pointer) that a reference leads to, unread."""
+        at = self.located(keyword, target, pointer)
+        return resolve(self.document, at), at
 
 
-_NAMING: Final = frozenset({
-    "properties", "patternProperties", "additionalProperties", "required", "$ref", "anyOf", "oneOf",
-})  # fmt: skip
+def _together(parts: list[Expression]) -> Expression:
+    kept = [part for part in parts if part is not ANYTHING]
+    if NOTHING in kept:
+        return NOTHING
+    return ANYTHING if not kept else kept[0] if len(kept) == 1 else All(tuple(kept))
 
 
-def _flattened(parts: list[Schema]) -> Schema:
-    """One node for all parts: keywords that do not meet are put side by side, the rest into `allOf`."""
-    whole = conjunction(parts)
-    if isinstance(whole, bool) or whole.keys() != {"allOf"}:
-        return whole
-    merged: dict[str, Any] = {}
-    rest: list[Schema] = []
-    for part in whole["allOf"]:
-        if isinstance(part, bool):
-            continue
-        if part.keys() == {"allOf"}:
-            rest += part["allOf"]
-        elif (
-            part.keys() & (merged.keys() | {"enum", "allOf"})
-            or _splits_names(part, merged)
-            or (rest and part.keys() & _NAMING)  # the order of parts is the order of names
-        ):
-            rest.append(part)
-        else:
-            merged.update(part)
-    return {**merged, "allOf": rest} if rest else merged
-
-
-def _splits_names(part: dict[str, Any], merged: dict[str, Any]) -> bool:
-    """Whether joining the two would change which names are additional, or which items lie beyond the prefix."""
-    names, items = {"properties", "patternProperties", "additionalProperties"}, {"prefixItems", "items"}
-    return any(bool(part.keys() & group) and bool(merged.keys() & group) for group in (names, items))
+def _refers(node: Any) -> bool:
+    """Whether a reference, or what looks like one, lies anywhere in `node`."""
+    if isinstance(node, dict):
+        return any(name in KEYWORDS or _refers(member) for name, member in node.items())
+    return isinstance(node, list) and any(map(_refers, node))
 
 
 def _last(pointer: str) -> str:

@@ -1,12 +1,19 @@
-"""Keywords that bind values of one type (numbers, strings, arrays, objects), put into the normal form."""
+"""Keywords that bind values of one type (numbers, strings, arrays, objects), read as one plain assertion."""
 
 import math
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from grammars.draft import Draft
+from grammars.expressions import ANYTHING, Conjunction, Expression, Not
 from grammars.formats import ENFORCED as FORMATS
 from grammars.formats import NOT_REGULAR
-from grammars.normal_form import TYPES, Schema, conjunction
+from grammars.normal_form import TYPES
+from grammars.plain import BY_TYPE, KINDS, Plain
+from grammars.plain_arrays import Arrays, Contained, both
+from grammars.plain_numbers import Numbers
+from grammars.plain_objects import Layer, Objects
+from grammars.plain_texts import Texts
 from grammars.pointer import child
 from grammars.regex import full_pattern, search_pattern
 from grammars.regex_syntax import RegexRefused
@@ -15,10 +22,16 @@ if TYPE_CHECKING:
     from grammars.json_schema import Walk
 
 _NUMBERS: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
-_COUNTS: Final = ("minLength", "maxLength", "minItems", "maxItems")
-_ARRAYS: Final = ("items", "prefixItems", "additionalItems")
-_OBJECTS: Final = ("properties", "patternProperties", "additionalProperties", "required")
-ALL: Final = frozenset({"type", "pattern", "format", *_NUMBERS, *_COUNTS, *_ARRAYS, *_OBJECTS})
+_TEXTS: Final = ("pattern", "format", "minLength", "maxLength")
+_ARRAYS: Final = (
+    "items", "prefixItems", "additionalItems", "minItems", "maxItems", "uniqueItems", "contains", "minContains",
+    "maxContains",
+)  # fmt: skip
+_OBJECTS: Final = (
+    "properties", "patternProperties", "additionalProperties", "required", "minProperties", "maxProperties",
+    "propertyNames",
+)  # fmt: skip
+ALL: Final = frozenset({"type", *_NUMBERS, *_TEXTS, *_ARRAYS, *_OBJECTS})
 
 
 def is_known_format(name: Any) -> bool:
@@ -26,33 +39,29 @@ def is_known_format(name: Any) -> bool:
     return name in FORMATS or name in NOT_REGULAR
 
 
-def read(walk: "Walk", node: dict[str, Any], pointer: str) -> Schema:
-    """The normal form of the keywords in ALL. Raises ConstraintRefused."""
-    if not node.keys() & ALL:
-        return True
-    out: dict[str, Any] = {}
-    extra: list[Schema] = []
-    if "type" in node:
-        out["type"] = _types(walk, node["type"], pointer)
-    _read_numbers(walk, node, pointer, out)
-    _read_counts(walk, node, pointer, out)
-    extra += _read_texts(walk, node, pointer, out)
-    _read_arrays(walk, node, pointer, out)
-    _read_objects(walk, node, pointer, out)
-    return conjunction([out, *extra])
+def read(walk: "Walk", node: dict[str, Any], pointer: str) -> Plain:
+    """What the keywords in ALL say at a node. Raises ConstraintRefused."""
+    return Plain(
+        _kinds(walk, node["type"], pointer) if "type" in node else KINDS,
+        _numbers(walk, node, pointer) if not node.keys().isdisjoint(_NUMBERS) else None,
+        _texts(walk, node, pointer) if not node.keys().isdisjoint(_TEXTS) else None,
+        _arrays(walk, node, pointer) if not node.keys().isdisjoint(_ARRAYS) else None,
+        _objects(walk, node, pointer) if not node.keys().isdisjoint(_OBJECTS) else None,
+        pointer,
+    )
 
 
-def _types(walk: "Walk", value: Any, pointer: str) -> list[str]:
+def _kinds(walk: "Walk", value: Any, pointer: str) -> frozenset[str]:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not names:
         walk.refuse("type", pointer, "must be a type or a list of types")
     for name in names:
         if name not in TYPES and name != "integer":
             walk.refuse("type", pointer, f"names no type: {name!r}; use one of {', '.join((*TYPES, 'integer'))}")
-    return list(dict.fromkeys(names))
+    return frozenset().union(*(BY_TYPE[name] for name in names))
 
 
-def _read_numbers(walk: "Walk", node: dict[str, Any], pointer: str, out: dict[str, Any]) -> None:
+def _numbers(walk: "Walk", node: dict[str, Any], pointer: str) -> Numbers:
     bounds: dict[str, Any] = {keyword: node[keyword] for keyword in _NUMBERS if keyword in node}
     for side in ("Minimum", "Maximum"):
         exclusive, inclusive = f"exclusive{side}", side.lower()
@@ -70,15 +79,14 @@ def _read_numbers(walk: "Walk", node: dict[str, Any], pointer: str, out: dict[st
             walk.refuse(keyword, pointer, "must be above 0")
         if isinstance(value, int) and int(float(value)) != value:
             walk.refuse(keyword, pointer, f"{value} has no exact double: choose a bound of at most 53 bits")
-        out[keyword] = int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
-
-
-def _read_counts(walk: "Walk", node: dict[str, Any], pointer: str, out: dict[str, Any]) -> None:
-    for keyword in _COUNTS:
-        if keyword in node:
-            count = read_count(walk, node, keyword, pointer)
-            if count or not keyword.startswith("min"):
-                out[keyword] = count
+        if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+            bounds[keyword] = int(value)
+    whole = Numbers(low=bounds.get("minimum"), high=bounds.get("maximum"))
+    if "exclusiveMinimum" in bounds:
+        whole = whole.meet(Numbers(low=bounds["exclusiveMinimum"], low_open=True))
+    if "exclusiveMaximum" in bounds:
+        whole = whole.meet(Numbers(high=bounds["exclusiveMaximum"], high_open=True))
+    return whole.meet(Numbers(divisors=(bounds["multipleOf"],))) if "multipleOf" in bounds else whole
 
 
 def read_count(walk: "Walk", node: dict[str, Any], keyword: str, pointer: str) -> int:
@@ -89,8 +97,12 @@ def read_count(walk: "Walk", node: dict[str, Any], keyword: str, pointer: str) -
     return int(value)
 
 
-def _read_texts(walk: "Walk", node: dict[str, Any], pointer: str, out: dict[str, Any]) -> list[Schema]:
-    """`pattern` and `format`, each one or more expressions: the first stays in the node, the others stand beside it."""
+def _counts(walk: "Walk", node: dict[str, Any], low: str, high: str, pointer: str) -> tuple[int, int | None]:
+    fewest = read_count(walk, node, low, pointer) if low in node else 0
+    return fewest, read_count(walk, node, high, pointer) if high in node else None
+
+
+def _texts(walk: "Walk", node: dict[str, Any], pointer: str) -> Texts:
     patterns: list[str] = []
     if "pattern" in node:
         patterns.append(read_pattern(walk, "pattern", node["pattern"], pointer))
@@ -101,12 +113,17 @@ def _read_texts(walk: "Walk", node: dict[str, Any], pointer: str, out: dict[str,
         if name in NOT_REGULAR:
             walk.refuse("format", pointer, f"`{name}` is not a regular language: describe the text with `pattern`")
         if name in FORMATS:
-            patterns += [full_pattern(pattern) for pattern in FORMATS[name]]
+            patterns += _of_format(name)
         else:
             walk.warn("format", pointer, f"`{name}` is no format of the standard")
-    if patterns:
-        out["pattern"] = patterns[0]
-    return [{"pattern": pattern} for pattern in patterns[1:]]
+    shortest, longest = _counts(walk, node, "minLength", "maxLength", pointer)
+    return Texts(shortest, longest, tuple(dict.fromkeys(patterns)))
+
+
+@cache
+def _of_format(name: str) -> list[str]:
+    """The expressions of a format in the normal form: a few, always the same."""
+    return [full_pattern(pattern) for pattern in FORMATS[name]]
 
 
 def read_pattern(walk: "Walk", keyword: str, pattern: Any, pointer: str) -> str:
@@ -114,12 +131,19 @@ def read_pattern(walk: "Walk", keyword: str, pattern: Any, pointer: str) -> str:
     if not isinstance(pattern, str):
         walk.refuse(keyword, pointer, "must be a regular expression")
     try:
-        return search_pattern(pattern)
+        if pattern not in walk.patterns:
+            walk.patterns[pattern] = search_pattern(pattern)
+        return walk.patterns[pattern]
     except RegexRefused as error:
         walk.refuse(keyword, pointer, f"`{pattern[:80]}` {error}")
 
 
-def _read_arrays(walk: "Walk", node: dict[str, Any], pointer: str, out: dict[str, Any]) -> None:
+def conjunction(expression: Expression) -> Conjunction:
+    """The members that all hold; none for what says nothing."""
+    return () if expression is ANYTHING else (expression,)
+
+
+def _arrays(walk: "Walk", node: dict[str, Any], pointer: str) -> Arrays:
     prefix, rest = node.get("prefixItems"), node.get("items")
     where_prefix, where_rest = "prefixItems", "items"
     if isinstance(rest, list):
@@ -129,42 +153,53 @@ def _read_arrays(walk: "Walk", node: dict[str, Any], pointer: str, out: dict[str
             walk.refuse("items", pointer, "is a list beside `prefixItems`: use one of them")
         prefix, rest = rest, node.get("additionalItems")
         where_prefix, where_rest = "items", "additionalItems"
-    if prefix is not None:
-        if not isinstance(prefix, list):
-            walk.refuse(where_prefix, pointer, "must be a list of schemas")
-        if prefix:
-            out["prefixItems"] = [walk.visit(item, child(pointer, where_prefix, i)) for i, item in enumerate(prefix)]
-    if rest is not None:
-        items = walk.visit(rest, child(pointer, where_rest))
-        if items is not True:
-            out["items"] = items
+    if prefix is not None and not isinstance(prefix, list):
+        walk.refuse(where_prefix, pointer, "must be a list of schemas")
+    places = [walk.visit(item, child(pointer, where_prefix, i)) for i, item in enumerate(prefix or ())]
+    items = ANYTHING if rest is None else walk.visit(rest, child(pointer, where_rest))
+    if not isinstance(node.get("uniqueItems", False), bool):
+        walk.refuse("uniqueItems", pointer, "must be true or false")
+    fewest, most = _counts(walk, node, "minItems", "maxItems", pointer)
+    arrays = Arrays(tuple(map(conjunction, places)), conjunction(items), fewest, most, node.get("uniqueItems", False))
+    return arrays.meet(_contains(walk, node, pointer)) if "contains" in node else arrays
 
 
-def _read_objects(walk: "Walk", node: dict[str, Any], pointer: str, out: dict[str, Any]) -> None:
-    for keyword in ("properties", "patternProperties"):
-        members = node.get(keyword)
-        if members is None:
+def _contains(walk: "Walk", node: dict[str, Any], pointer: str) -> Arrays:
+    least, most = _counts(walk, node, "minContains", "maxContains", pointer)
+    least = least if "minContains" in node else 1
+    schema = walk.visit(node["contains"], child(pointer, "contains"))
+    if schema is ANYTHING:
+        return Arrays(fewest=least, most=most)
+    if most == 0 and least == 0:
+        return Arrays(items=(Not(schema, "contains", pointer),))
+    return Arrays(contained=(Contained((schema,), least, most, pointer),)) if least or most is not None else Arrays()
+
+
+def _objects(walk: "Walk", node: dict[str, Any], pointer: str) -> Objects:
+    said: dict[str, dict[str, Conjunction]] = {"properties": {}, "patternProperties": {}}
+    for keyword, schemas in said.items():
+        found = node.get(keyword)
+        if found is None:
             continue
-        if not isinstance(members, dict):
+        if not isinstance(found, dict):
             walk.refuse(keyword, pointer, "must be an object of schemas")
-        if members:
-            out[keyword] = {
-                name if keyword == "properties" else read_pattern(walk, keyword, name, pointer): walk.visit(
-                    member, child(pointer, keyword, name)
-                )
-                for name, member in members.items()
-            }
-            if len(out[keyword]) < len(members):
-                walk.refuse(keyword, pointer, "has two patterns that mean the same: merge them")
+        for name, member in found.items():
+            key = name if keyword == "properties" else read_pattern(walk, keyword, name, pointer)
+            schema = conjunction(walk.visit(member, child(pointer, keyword, name)))
+            schemas[key] = both(schemas.get(key, ()), schema)
+    additional: Conjunction = ()
     if "additionalProperties" in node:
-        additional = walk.visit(node["additionalProperties"], child(pointer, "additionalProperties"))
-        if additional is not True:
-            out["additionalProperties"] = additional
+        additional = conjunction(walk.visit(node["additionalProperties"], child(pointer, "additionalProperties")))
     required = node.get("required")
     if isinstance(required, bool) and walk.declared is None:
         walk.refuse("required", pointer, "is a boolean, as in draft-03: list the names in the object's `required`")
-    if required is not None:
-        if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
-            walk.refuse("required", pointer, "must be a list of names")
-        if required:
-            out["required"] = list(dict.fromkeys(required))
+    if required is not None and (not isinstance(required, list) or not all(isinstance(name, str) for name in required)):
+        walk.refuse("required", pointer, "must be a list of names")
+    fewest, most = _counts(walk, node, "minProperties", "maxProperties", pointer)
+    names: Conjunction = ()
+    if "propertyNames" in node:
+        names = conjunction(walk.visit(node["propertyNames"], child(pointer, "propertyNames")))
+    layers: tuple[Layer, ...] = ()
+    if said["properties"] or said["patternProperties"] or additional:
+        layers = (Layer(said["properties"], said["patternProperties"], additional),)
+    return Objects(layers, tuple(dict.fromkeys(required or ())), fewest, most, names)

@@ -1,10 +1,20 @@
-"""The small language that a client's schema is rewritten into, and the questions that rewriting asks of it.
+"""The small language that a client's schema is rewritten into, and the questions that are asked of it.
 
-A normal schema is True, False or an object of these keywords only, each with its 2020-12 meaning: `type` (a list),
-`enum` (alone in its node), `properties`, `required`, `additionalProperties`, `patternProperties`, `minProperties`,
-`maxProperties`, `prefixItems`, `items`, `minItems`, `maxItems`, `minLength`, `maxLength`, `pattern` (written by
-`regex.py`: it matches the whole text), `minimum`, `maximum`, `exclusiveMinimum`, `exclusiveMaximum`, `multipleOf`,
-`anyOf`, `oneOf`, `allOf` and `$ref` into the `$defs` of the root.
+A schema of the normal form, each keyword with its 2020-12 meaning, is one of
+
+    True | False
+    {"$ref": "#/$defs/d0"}            into the `$defs` of the root; nothing stands beside it
+    {"enum": [...]}                   alone
+    {"anyOf": [...]}                  alone; no boolean and no other `anyOf` directly inside
+    {"oneOf": [...]}                  alone; only where it is left to the backend to prove the members disjoint
+    {"type": [...], ...}              a plain node: keywords that bind those types
+
+and a plain node holds: `minimum`, `maximum`, `exclusiveMinimum`, `exclusiveMaximum`, `multipleOf`; `pattern` (in the
+dialect of `regex_text.py`: it matches the whole text), `minLength`, `maxLength`; `prefixItems`, `items`, `minItems`,
+`maxItems`, `uniqueItems` (true), `contains` (a list of `{"schema": S, "at_least": n}`, which all hold); `properties`,
+`patternProperties` (disjoint patterns; a declared name's schema says what they say of it, too),
+`additionalProperties`, `required`, `minProperties`, `maxProperties`; and `allOf` of nodes that hold just a `pattern` or
+just a `multipleOf`, where these have no common form.
 """
 
 from collections.abc import Iterator, Mapping
@@ -60,16 +70,6 @@ def types(schema: Schema, definitions: Mapping[str, Schema], depth: int = 8) -> 
     return found
 
 
-def declared_types(schema: Schema, definitions: Mapping[str, Schema], depth: int = 8) -> frozenset[str] | None:
-    """The types that `type` names at a node or behind its `$ref`, `integer` apart from `number`; None for none."""
-    if isinstance(schema, bool):
-        return None
-    if "type" in schema:
-        return frozenset(schema["type"])
-    target = definition(schema, definitions) if "$ref" in schema else None
-    return declared_types(target, definitions, depth - 1) if target is not None and depth else None
-
-
 def subschemas(schema: Schema) -> Iterator[Schema]:
     """The schemas directly inside a normal schema, `$defs` included."""
     if isinstance(schema, bool):
@@ -81,6 +81,8 @@ def subschemas(schema: Schema) -> Iterator[Schema]:
     for keyword in ("additionalProperties", "items"):
         if keyword in schema:
             yield schema[keyword]
+    for counted in schema.get("contains", ()):
+        yield counted["schema"]
 
 
 def every(schema: Schema) -> Iterator[Schema]:
@@ -92,16 +94,6 @@ def every(schema: Schema) -> Iterator[Schema]:
         stack.extend(subschemas(node))
 
 
-def conjunction(members: list[Schema]) -> Schema:
-    """The schema that all of `members` together make."""
-    kept = [member for member in members if member is not True and member != {}]
-    if any(member is False for member in kept):
-        return False
-    if not kept:
-        return True
-    return kept[0] if len(kept) == 1 else {"allOf": kept}
-
-
 def disjunction(members: list[Schema]) -> Schema:
     """The schema that accepts what any of `members` accepts."""
     if any(member is True or member == {} for member in members):
@@ -110,16 +102,3 @@ def disjunction(members: list[Schema]) -> Schema:
     if not kept:
         return False
     return kept[0] if len(kept) == 1 else {"anyOf": kept}
-
-
-def combinations(schema: Schema, depth: int = 64) -> int:
-    """How many branches multiplying out one node's conjunctions of alternatives gives; references count as one."""
-    if isinstance(schema, bool) or not depth:
-        return 1
-    product = 1
-    for member in schema.get("allOf", ()):
-        product *= combinations(member, depth - 1)
-    for keyword in ("anyOf", "oneOf"):
-        if keyword in schema:
-            product *= max(1, sum(combinations(member, depth - 1) for member in schema[keyword]))
-    return product

@@ -1,72 +1,87 @@
-"""`minProperties` and `maxProperties`, written as the sets of optional names that satisfy them."""
+"""`minProperties` and `maxProperties` of a plain node, written as the sets of optional names that satisfy them."""
 
 from itertools import combinations as choose
 from math import comb
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from grammars.keywords import read_count
 from grammars.normal_form import Schema, disjunction
 
-if TYPE_CHECKING:
-    from grammars.json_schema import Walk
-
-ALL: Final = frozenset({"minProperties", "maxProperties"})
 _MAX_SETS: Final = 256
-_NO_OBJECT: Final[Schema] = {"type": ["null", "boolean", "number", "string", "array"]}
 
 
-def read_property_counts(walk: "Walk", node: dict[str, Any], pointer: str) -> list[Schema]:
-    """The normal form of the two keywords. Raises ConstraintRefused.
+class CountsUnheld(ValueError):
+    """The counts of a node cannot be written as sets of names; keyword: the one in the way."""
+
+    def __init__(self, keyword: str, reason: str) -> None:
+        self.keyword = keyword
+        super().__init__(reason)
+
+
+def expand(node: dict[str, Any]) -> Schema:
+    """A plain node without the two keywords that accepts the same values. Raises CountsUnheld.
 
     A name that is not declared may be written twice in one object, and a reader then keeps one of them: so a lower
     count above the number of required names can be held only for declared names, or for one name of any kind.
     """
-    parts: list[Schema] = []
-    properties, required = node.get("properties") or {}, dict.fromkeys(node.get("required") or ())
+    counts = {"minProperties", "maxProperties"}
+    if not node.keys() & counts:
+        return node
+    bare = {keyword: value for keyword, value in node.items() if keyword not in counts}
+    others = [name for name in node["type"] if name != "object"]
+    required = list(node.get("required", ()))
+    properties = node.get("properties", {})
     optional = [name for name, member in properties.items() if name not in required and member is not False]
-    is_closed = node.get("additionalProperties") is False and not node.get("patternProperties")
-    if "minProperties" in node:
-        missing = read_count(walk, node, "minProperties", pointer) - len(required)
-        if missing > 0:
-            parts.append(_at_least(walk, missing, len(required), optional, is_closed, pointer))
+    is_closed = node.get("additionalProperties") is False and "patternProperties" not in node
+    ways: list[dict[str, Any]] = [{**bare, "type": ["object"]}]
+    missing = node.get("minProperties", 0) - len(required)
+    if missing > 0:
+        ways = _at_least(bare, missing, optional, is_closed)
     if "maxProperties" in node:
-        room = read_count(walk, node, "maxProperties", pointer) - len(required)
-        if room < 0:
-            parts.append(_NO_OBJECT)
-        elif not is_closed or room < len(optional):
-            parts.append(_at_most(walk, room, len(required), optional, is_closed, pointer))
-    return parts
+        ways = [limited for way in ways for limited in _at_most(way, node["maxProperties"])]
+    if len(ways) > _MAX_SETS:
+        raise CountsUnheld("maxProperties", "has too many sets of optional names: declare fewer")
+    rest: list[Schema] = [{**_without_objects(bare), "type": others}] if others else []
+    return disjunction([*ways, *rest])
 
 
-def _at_least(
-    walk: "Walk", missing: int, n_required: int, optional: list[str], is_closed: bool, pointer: str
-) -> Schema:
-    """At least `missing` names beside the `n_required` required ones."""
+def _without_objects(node: dict[str, Any]) -> dict[str, Any]:
+    names = ("properties", "patternProperties", "additionalProperties", "required")
+    return {keyword: value for keyword, value in node.items() if keyword not in names}
+
+
+def _at_least(node: dict[str, Any], missing: int, optional: list[str], is_closed: bool) -> list[dict[str, Any]]:
+    """The ways of having at least `missing` names beside the required ones."""
     if missing > 1 and not is_closed:
-        walk.refuse(
-            "minProperties", pointer, "counts names that are not declared, and those may repeat: use `required`"
-        )
+        raise CountsUnheld("minProperties", "counts names that are not declared, and those may repeat: use `required`")
     if comb(len(optional), missing) > _MAX_SETS:
-        walk.refuse("minProperties", pointer, "has too many sets of optional names: list some in `required`")
-    alternatives: list[Schema] = [{"type": ["object"], "required": list(names)} for names in choose(optional, missing)]
+        raise CountsUnheld("minProperties", "has too many sets of optional names: list some in `required`")
+    required = node.get("required", [])
+    ways = [{**node, "type": ["object"], "required": [*required, *names]} for names in choose(optional, missing)]
     if not is_closed:
-        absent: dict[str, Any] = {"properties": dict.fromkeys(optional, False)} if optional else {}
-        alternatives.append({"type": ["object"], **absent, "minProperties": n_required + 1})
-    return disjunction([*alternatives, _NO_OBJECT])
+        absent = dict.fromkeys(optional, False)
+        properties = {**node.get("properties", {}), **absent}
+        ways.append({**node, "type": ["object"], "properties": properties, "minProperties": len(required) + 1})
+    return ways
 
 
-def _at_most(walk: "Walk", room: int, n_required: int, optional: list[str], is_closed: bool, pointer: str) -> Schema:
-    """At most `room` names beside the `n_required` required ones."""
+def _at_most(node: dict[str, Any], most: int) -> list[dict[str, Any]]:
+    """The ways of having at most `most` names."""
+    required, properties = node.get("required", []), node.get("properties", {})
+    optional = [name for name, member in properties.items() if name not in required and member is not False]
+    is_closed = node.get("additionalProperties") is False and "patternProperties" not in node
+    room = most - len(required)
+    if room < 0:
+        return []
     if not optional:
-        return {"maxProperties": room + n_required}
+        return [node if is_closed else {**node, "maxProperties": most}]
     room = min(room, len(optional))
     if comb(len(optional), room) > _MAX_SETS:
-        walk.refuse("maxProperties", pointer, "has too many sets of optional names: declare fewer")
+        raise CountsUnheld("maxProperties", "has too many sets of optional names: declare fewer")
     if not is_closed and room:
-        walk.refuse("maxProperties", pointer, "counts optional and undeclared names together: close the object")
-    alternatives: list[Schema] = []
+        raise CountsUnheld("maxProperties", "counts optional and undeclared names together: close the object")
+    ways = []
     for names in choose(optional, room):
         absent = dict.fromkeys((name for name in optional if name not in names), False)
-        cap: dict[str, Any] = {} if is_closed else {"maxProperties": n_required}
-        alternatives.append({"type": ["object"], "properties": absent, **cap})
-    return disjunction([*alternatives, _NO_OBJECT])
+        cap: dict[str, Any] = {} if is_closed else {"maxProperties": len(required)}
+        ways.append({**node, "properties": {**properties, **absent}, **cap})
+    return ways

@@ -9,6 +9,9 @@ from grammars.pointer import child
 
 KEYWORDS: Final = ("$ref", "$dynamicRef", "$recursiveRef")
 _DATA: Final = frozenset({"enum", "const", "default", "examples", "example"})
+Scope = tuple[str, ...]
+"""URIs of the resources that a reader has entered, each once, outermost first."""
+
 _ROOT: Final = "urn:pointsman:schema"  # the base of a document that names none
 
 
@@ -19,7 +22,7 @@ class References:
         self.resources: dict[str, str] = {_ROOT: ""}  # absolute URI -> pointer
         self.bases: dict[str, str] = {"": _ROOT}  # pointer -> absolute URI that begins there
         self.anchors: dict[tuple[str, str], str] = {}  # (absolute URI, name) -> pointer
-        self.dynamic: dict[str, int] = {}  # name -> how many places bear it
+        self.dynamic: dict[tuple[str, str], str] = {}  # (absolute URI, name) -> pointer of a dynamic anchor
         self._ids = ("id", "$id") if draft is None else ("id",) if draft is Draft.DRAFT4 else ("$id",)
         self._scan(document)
 
@@ -44,20 +47,25 @@ class References:
                 if isinstance(node.get(keyword), str):
                     self.anchors.setdefault((base, node[keyword]), pointer)
             if isinstance(node.get("$dynamicAnchor"), str):
-                self.dynamic[node["$dynamicAnchor"]] = self.dynamic.get(node["$dynamicAnchor"], 0) + 1
-            if node.get("$recursiveAnchor") is True:
-                self.dynamic["#"] = self.dynamic.get("#", 0) + 1
+                self.dynamic.setdefault((base, node["$dynamicAnchor"]), pointer)
+            if node.get("$recursiveAnchor") is True and self.bases.get(pointer) == base:
+                self.dynamic[base, "#"] = pointer
             stack.extend((member, child(pointer, name), base) for name, member in node.items() if name not in _DATA)
 
-    def locate(self, keyword: str, target: Any, pointer: str, at: str) -> str:
+    def base(self, pointer: str) -> str:
+        """The URI of the resource that a place lies in."""
+        return self.bases[max((p for p in self.bases if pointer == p or pointer.startswith(p + "/")), key=len)]
+
+    def locate(self, keyword: str, target: Any, pointer: str, at: str, scope: Scope = ()) -> str:
         """The pointer that `target`, the value of `keyword` at document pointer `pointer`, leads to.
 
-        at: the same place as the client knows it. Raises ConstraintRefused for what is malformed, leaves the document,
-        names an unknown anchor, or is decided only at run time.
+        at: the same place as the client knows it. scope: the resources that were entered on the way there, outermost
+        first: `$dynamicRef` means the first of them with such an anchor. Raises ConstraintRefused for what is
+        malformed, leaves the document, or names an unknown anchor.
         """
         if not isinstance(target, str):
             raise ConstraintRefused(keyword, at, "must be a text: a reference such as `#/$defs/name`")
-        base = self.bases[max((p for p in self.bases if pointer == p or pointer.startswith(p + "/")), key=len)]
+        base = self.base(pointer)
         full, fragment = urldefrag(target)
         uri = base if not full else urljoin(base if base != _ROOT else "", full)
         fragment = unquote(fragment)
@@ -66,8 +74,8 @@ class References:
                 keyword, at, f"`{target}` lies outside this schema: copy what it names into `$defs` and point there"
             )
         name = "#" if keyword == "$recursiveRef" else fragment
-        if keyword != "$ref" and self.dynamic.get(name, 0) > 1:
-            raise ConstraintRefused(keyword, at, f"`{target}` is decided at run time: use $ref instead")
+        if keyword != "$ref" and (uri, name) in self.dynamic:
+            return next(self.dynamic[entered, name] for entered in (*scope, uri) if (entered, name) in self.dynamic)
         if not fragment or fragment.startswith("/"):
             return self.resources[uri] + fragment
         if (uri, fragment) not in self.anchors:

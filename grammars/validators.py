@@ -1,16 +1,19 @@
 """jsonschema-rs, whose patterns run in linear time: does a value satisfy a client's schema, or a normal one."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from grammars.draft import Draft
+from grammars.linear_patterns import linear
 from grammars.normal_form import Schema, every
 
 
 def build(schema: Any, draft: Draft) -> Any:
     """A jsonschema-rs validator of `schema` in `draft`, with formats asserted and remote references unreachable.
 
-    Raises ValueError (jsonschema_rs.ValidationError and ReferencingError are) when the validator refuses the schema.
+    Patterns with look-around or word boundaries are rewritten first (`linear_patterns.py`), so that all of them run in
+    linear time. Raises ValueError (jsonschema_rs.ValidationError and ReferencingError are) when the validator refuses
+    the schema.
     """
     import jsonschema_rs
 
@@ -22,7 +25,7 @@ def build(schema: Any, draft: Draft) -> Any:
         Draft.DRAFT2020: jsonschema_rs.Draft202012Validator,
     }
     return classes[draft](
-        schema,
+        linear(schema),
         validate_formats=True,
         ignore_unknown_formats=True,
         pattern_options=jsonschema_rs.RegexOptions(),
@@ -46,26 +49,38 @@ def accepts(schema: Schema, definitions: Mapping[str, Schema], value: Any) -> bo
         return True
 
 
-def anchored(schema: Schema) -> Any:
-    """A normal schema for a standard validator: patterns, which match the whole text, get their anchors."""
+def anchored(schema: Schema, written: Callable[[str], str] = str) -> Any:
+    """A normal schema for a standard validator: patterns, which match the whole text, get their anchors, and each
+    `contains` a keyword of its own.
+
+    written: what becomes of an expression before.
+    """
     if isinstance(schema, bool):
         return schema
     out: dict[str, Any] = dict(schema)
     if "pattern" in schema:
-        out["pattern"] = f"^(?:{schema['pattern']})$"
+        out["pattern"] = f"^(?:{written(schema['pattern'])})$"
+    if "contains" in schema:
+        found = [
+            {"contains": anchored(one["schema"], written), "minContains": one["at_least"]}
+            for one in out.pop("contains")
+        ]
+        out["allOf"] = [*out.get("allOf", ()), *found]
     for keyword in ("properties", "$defs"):
         if keyword in schema:
-            out[keyword] = {name: anchored(member) for name, member in schema[keyword].items()}
+            out[keyword] = {name: anchored(member, written) for name, member in schema[keyword].items()}
     if "patternProperties" in schema:
         out["patternProperties"] = {
-            f"^(?:{pattern})$": anchored(member) for pattern, member in schema["patternProperties"].items()
+            f"^(?:{written(pattern)})$": anchored(member, written)
+            for pattern, member in schema["patternProperties"].items()
         }
     for keyword in ("prefixItems", "anyOf", "oneOf", "allOf"):
         if keyword in schema:
-            out[keyword] = [anchored(member) for member in schema[keyword]]
+            known = out["allOf"][len(schema.get("allOf", ())) :] if keyword == "allOf" else []
+            out[keyword] = [*(anchored(member, written) for member in schema[keyword]), *known]
     for keyword in ("additionalProperties", "items"):
         if keyword in schema:
-            out[keyword] = anchored(schema[keyword])
+            out[keyword] = anchored(schema[keyword], written)
     return out
 
 
