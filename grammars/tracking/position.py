@@ -1,0 +1,573 @@
+"""Where an answer stands in its schema, byte by byte. Positions never change: a byte leads to another one, or to None
+where a rule forbids it.
+
+Only what the backend allows is to be read here: this follows JSON and does not check it.
+"""
+
+import json
+import re
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import Any, Final
+
+from grammars.recogniser import UNKNOWN, State
+from grammars.tracking.distinct import can_differ, has_more
+from grammars.tracking.names import Names
+from grammars.tracking.rules import ANY, OPAQUE, ArrayRule, ObjectRule, Rules, StringRule, Unique
+from grammars.tracking.spelling import canonical, parsed, spelled
+
+_BLANK: Final = b" \t\r\n"
+_ENDS_SCALAR: Final = b",]} \t\r\n"
+_QUOTE, _ESCAPE, _COMMA, _COLON = 0x22, 0x5C, 0x2C, 0x3A
+_OPEN_OBJECT, _CLOSE_OBJECT, _OPEN_ARRAY, _CLOSE_ARRAY = 0x7B, 0x7D, 0x5B, 0x5D
+_ESCAPED: Final = dict(zip(b"bfnrt", b"\b\f\n\r\t", strict=True))
+_MAX_KEY: Final = 64
+_DIGITS: Final = bytes.maketrans(b"23456789", b"11111111")
+
+Key = tuple[Any, ...]
+
+
+class Phase(IntEnum):
+    """What is being read, or may come next."""
+
+    VALUE = 0
+    FIRST = 1  # a container was opened
+    NAME = 2  # after a comma in an object
+    IN_NAME = 3
+    COLON = 4
+    STRING = 5
+    SCALAR = 6
+    AFTER = 7  # a value ended inside a container
+    DONE = 8
+    TEXT = 9  # no JSON at all
+
+
+@dataclass(slots=True, eq=False)
+class Frame:
+    """An open object or array; never changed once it is made.
+
+    node: of the container, and tag: the value of its tag, "" without one; both say which rule holds. names: of an
+    object; n: items of an array; before: its items where they must differ; counts: items accepted by each `contains`.
+    begin: where the item being read begins in what is captured. captures: whole items must be known, here or around.
+    key: what decides, of this container and those around it, what may follow; None where that is not known.
+    """
+
+    parent: "Frame | None"
+    node: int
+    is_object: bool
+    rule: ObjectRule | ArrayRule | None
+    names: Names | None = None
+    tag: str = ""
+    member: str = ""
+    n: int = 0
+    before: frozenset[str] = frozenset()
+    counts: tuple[int, ...] = ()
+    begin: int = 0
+    captures: bool = field(init=False)
+    key: Key | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        own = isinstance(self.rule, ArrayRule) and bool(self.rule.unique or self.rule.contains)
+        self.captures = own or (self.parent is not None and self.parent.captures)
+        self.key = self._key()
+
+    def _key(self) -> Key | None:
+        around: Key | None = () if self.parent is None else self.parent.key
+        if around is None or self.rule is None:
+            return None
+        if isinstance(self.rule, ArrayRule):
+            unique = self.before if self.rule.unique else None
+            met = tuple(min(n, one.at_least) for n, one in zip(self.counts, self.rule.contains, strict=True))
+            return (around, self.node, min(self.n, self.rule.bound), unique, met)
+        names = self.names
+        if names is None:
+            return None
+        counted = (names.n, names.others) if self.rule.counts else 0
+        return (around, self.node, self.tag, names.seen, names.has_others, counted)
+
+
+@dataclass(slots=True, eq=False)
+class Position:
+    """A place in an answer.
+
+    node: of the value that is read or expected. text: what was read of a name, scalar or string, where it matters;
+    pending: the beginning of an escape or of a character; count: characters of a string; state: of its recogniser.
+    blank: white space since the last byte that was none. captured: bytes since the outermost array whose items must be
+    known as a whole was opened.
+    """
+
+    rules: Rules
+    frame: Frame | None = None
+    phase: Phase = Phase.VALUE
+    node: int = ANY
+    text: bytes = b""
+    pending: bytes = b""
+    count: int = 0
+    state: State = UNKNOWN
+    blank: bytes = b""
+    captured: bytes = b""
+
+    @classmethod
+    def start(cls, rules: Rules) -> "Position":
+        """Before the first byte of an answer."""
+        return cls(rules, node=rules.root)
+
+    @property
+    def string(self) -> StringRule | None:
+        """The rule of the string that is read; None outside of one, in a name and where nothing is known."""
+        return self.rules.nodes[self.node].string if self.phase is Phase.STRING else None
+
+    @property
+    def is_in_string(self) -> bool:
+        """Between the quotes of a string or name."""
+        return self.phase is Phase.STRING or self.phase is Phase.IN_NAME
+
+    @property
+    def unique(self) -> bool:
+        """Whether the value being read is an item that must differ from others."""
+        return _unique(self.frame) is not None
+
+    @property
+    def _is_listed(self) -> bool:
+        """Whether the item that is read, if any, is a string or scalar whose text says all that is captured."""
+        frame = self.frame
+        if frame is None or (frame.parent is not None and frame.parent.captures):
+            return False
+        return isinstance(frame.rule, ArrayRule) and not frame.rule.contains
+
+    def is_safe(self, n_bytes: int) -> bool:
+        """Whether so many bytes without a quote, within a string or name, can break no rule."""
+        if self.phase is Phase.IN_NAME:
+            return self.frame is None or not (_is_shut(self.frame) or self.dead_names)
+        if self.phase is not Phase.STRING:
+            return self.phase is Phase.TEXT
+        rule = self.string
+        if rule is None:
+            return True
+        if rule.longest is not None and self.count + n_bytes > rule.longest:
+            return False
+        unique = _unique(self.frame)
+        return unique is None or ("string" not in unique.finite and unique.longest is None)
+
+    def key(self, reach: int) -> Key | None:
+        """What decides which tokens may follow: equal keys, equal masks. None where that is not known.
+
+        reach: the most characters that a token adds to a string.
+        """
+        frame = self.frame
+        around: Key | None = () if frame is None else frame.key
+        if (
+            around is None
+            or self.phase is Phase.TEXT
+            or len(self.text) > _MAX_KEY
+            or (self.captured and not self._is_listed)
+        ):
+            return None
+        text, count = self.text, 0
+        if self.phase is Phase.SCALAR and self.rules.nodes[self.node].plain_number and not self.unique:
+            text = _shape(text)
+        if self.phase is Phase.STRING:
+            rule = self.string
+            if rule is None:
+                return None
+            text = text if self.unique or not (rule.is_free or self.state) else b""
+            count = min(self.count, max(rule.shortest, rule.bound))
+            if rule.longest is not None and rule.longest - self.count < reach:
+                count = self.count
+        if self.phase is Phase.IN_NAME and self.frame is not None and isinstance(self.frame.rule, ObjectRule):
+            text = text if self.frame.rule.names or self.frame.rule.patterns else b""
+        return (around, self.phase, self.node, text, self.pending, count, self.state, self.blank)
+
+    def after_any(self) -> "Position | None":
+        """The position behind the closing quote of the string or name being read, unless its text is a special one."""
+        if self.phase is Phase.IN_NAME:
+            return None if self.frame is None else self._named_as(self.frame, None)
+        frame = self.frame
+        if frame is None:
+            return Position(self.rules, None, Phase.DONE, self.node)
+        return Position(self.rules, frame if frame.is_object else replace(frame, n=frame.n + 1), Phase.AFTER, ANY)
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether a name is read, and only declared ones may come."""
+        return self.phase is Phase.IN_NAME and self.frame is not None and _is_shut(self.frame)
+
+    @property
+    def dead_names(self) -> int:
+        """Declared names, as bits, that the name being read may turn into although they may not come: where others must
+        match a pattern, it could be none of these in the end."""
+        frame = self.frame
+        if frame is None or not isinstance(frame.rule, ObjectRule) or frame.names is None:
+            return 0
+        rule = frame.rule
+        if not rule.is_held or rule.additional is not None or not rule.patterns:
+            return 0
+        return rule.bits_by_prefix.get(self.text, 0) & ~frame.names.addable
+
+    def dead_ends(self) -> list[bytes]:
+        """What is left of the spelling of each of them, its quote included."""
+        bits = self.dead_names
+        rule = None if self.frame is None else self.frame.rule
+        if not bits or not isinstance(rule, ObjectRule):
+            return []
+        return [spelling[len(self.text) :] + b'"' for spelling, bit in rule.spellings if bit & bits]
+
+    @property
+    def text_matters(self) -> bool:
+        """Whether some texts of the string or name being read are special."""
+        if self.phase is Phase.IN_NAME:
+            rule = None if self.frame is None else self.frame.rule
+            return isinstance(rule, ObjectRule) and (bool(rule.names) or rule.counts)
+        return self.unique
+
+    @property
+    def ends_alike(self) -> bool:
+        """Whether all texts of the string or name being read lead to the same place, but for the special ones."""
+        frame = self.frame
+        if not self.is_in_string or frame is None or b"\\" in self.text:
+            return self.is_in_string and frame is None
+        if frame.captures and not self._is_listed:
+            return False
+        if not isinstance(frame.rule, ObjectRule):
+            return True
+        return not frame.rule.patterns if self.phase is Phase.IN_NAME else frame.rule.tag != frame.member
+
+    def special_texts(self) -> list[bytes]:
+        """What is to be added to the string or name being read so that its text is one that a rule knows."""
+        frame = self.frame
+        if frame is None:
+            return []
+        texts: tuple[bytes, ...] = ()
+        if self.phase is Phase.IN_NAME and isinstance(frame.rule, ObjectRule) and frame.names is not None:
+            texts = tuple(spelled(name)[1:-1] for name in frame.names.others)
+            if frame.rule.bits_by_prefix.get(self.text):
+                texts += tuple(text for text, _ in frame.rule.spellings)
+        elif self.unique:
+            texts = tuple(spelled(json.loads(name))[1:-1] for name in frame.before if name.startswith('"'))
+        begun = self.text if self.phase is Phase.IN_NAME else self.text[1:]
+        return [text[len(begun) :] for text in texts if text.startswith(begun)]
+
+    def read(self, data: bytes) -> "Position | None":
+        """The position after `data`, or None."""
+        position: Position | None = self
+        i = 0
+        while i < len(data):
+            if position is None:
+                return None
+            if position.is_plain and (n := _plain_run(data, i)):
+                i += n
+                continue
+            position = position.step(data[i])
+            i += 1
+        return position
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a string is read in which ordinary characters change nothing."""
+        if self.phase is not Phase.STRING or self.text or self.pending or self.captured:
+            return False
+        rule = self.string
+        return rule is not None and rule.longest is None and not rule.shortest and rule.recogniser is None
+
+    def step(self, byte: int) -> "Position | None":
+        """The position after one byte, or None."""
+        following = self._follow(byte)
+        if following is None:
+            return None
+        captures = following.frame is not None and following.frame.captures
+        if captures or following.captured:
+            captured = self.captured + bytes((byte,)) if captures else b""
+            following = replace(following, captured=captured)
+        return following
+
+    def _follow(self, byte: int) -> "Position | None":
+        phase = self.phase
+        if phase is Phase.STRING:
+            return self._in_string(byte)
+        if phase is Phase.IN_NAME:
+            return self._in_name(byte)
+        if phase is Phase.SCALAR:
+            return self._in_scalar(byte)
+        if phase is Phase.TEXT:
+            return self
+        if byte in _BLANK:
+            return replace(self, blank=self.blank + bytes((byte,)))
+        frame = self.frame
+        if self.phase is Phase.COLON:
+            if byte != _COLON:
+                return None
+            return Position(self.rules, frame, Phase.VALUE, self.node, captured=self.captured)
+        if self.phase is Phase.VALUE or frame is None:
+            return self._begin(byte)
+        if byte in (_CLOSE_OBJECT, _CLOSE_ARRAY):
+            return self._close(frame)
+        if self.phase is Phase.AFTER:
+            return self._separate(frame) if byte == _COMMA else None
+        if not frame.is_object:
+            return self._begin(byte)
+        if not _may_add(frame):
+            return None
+        return Position(self.rules, frame, Phase.IN_NAME, self.node, captured=self.captured)
+
+    def _begin(self, byte: int) -> "Position | None":
+        """The first byte of a value."""
+        frame, node = self.frame, self.rules.nodes[self.node]
+        if frame is None and self.rules.json_begins and byte not in self.rules.json_begins:
+            return Position(self.rules, None, Phase.TEXT)
+        if frame is not None and frame.captures and not frame.is_object:
+            frame = replace(frame, begin=len(self.captured))
+        if byte in (_OPEN_OBJECT, _OPEN_ARRAY):
+            is_object = byte == _OPEN_OBJECT
+            rule: ObjectRule | ArrayRule | None = node.object if is_object else node.array
+            names = Names(rule) if isinstance(rule, ObjectRule) else None
+            counts = (0,) * len(rule.contains) if isinstance(rule, ArrayRule) else ()
+            opened = Frame(frame, self.node, is_object, rule, names, counts=counts)
+            inner = OPAQUE if rule is None else ANY if is_object else _item(opened)
+            return Position(self.rules, opened, Phase.FIRST, inner, captured=self.captured)
+        phase = Phase.STRING if byte == _QUOTE else Phase.SCALAR
+        text = bytes((byte,)) if phase is Phase.SCALAR or self._keeps_text(frame) else b""
+        string = node.string
+        state = UNKNOWN if string is None or string.recogniser is None else string.recogniser.start
+        begun = Position(self.rules, frame, phase, self.node, text, state=state, captured=self.captured)
+        return begun if begun._can_differ() else None
+
+    def _keeps_text(self, frame: Frame | None) -> bool:
+        """Whether the text of the string that begins here matters."""
+        rule = self.rules.nodes[self.node].string
+        is_tag = frame is not None and isinstance(frame.rule, ObjectRule) and frame.rule.tag == frame.member
+        return (
+            is_tag or _unique(frame) is not None or (rule is not None and not rule.is_free and rule.recogniser is None)
+        )
+
+    def _can_differ(self) -> bool:
+        unique = _unique(self.frame)
+        return unique is None or self.frame is None or can_differ(unique, self.frame.before, self.text)
+
+    def _in_scalar(self, byte: int) -> "Position | None":
+        if byte in _ENDS_SCALAR:
+            ended = self._ended(self.text)
+            return None if ended is None else ended._follow(byte)
+        following = Position(
+            self.rules, self.frame, Phase.SCALAR, self.node, self.text + bytes((byte,)), captured=self.captured
+        )
+        return following if following._can_differ() else None
+
+    def _in_string(self, byte: int) -> "Position | None":
+        rule = self.string
+        text = self.text + bytes((byte,)) if self.text else b""
+        if byte == _QUOTE and not self.pending:
+            if rule is not None and self.count < rule.shortest:
+                return None
+            return self._ended(text)
+        begins = not self.pending
+        pending, code = _read_character(self.pending, byte)
+        count, state = self.count, self.state
+        if rule is not None:
+            count += begins
+            if rule.longest is not None and count > rule.longest:
+                return None
+            if rule.longest is None:
+                count = min(count, max(rule.shortest, rule.bound))
+            if rule.recogniser is not None and code is not None:
+                state = rule.recogniser.after(state, code)
+        if not text and pending == self.pending and count == self.count and state is self.state:
+            return self
+        following = Position(
+            self.rules, self.frame, Phase.STRING, self.node, text, pending, count, state, captured=self.captured
+        )
+        return following if not text or following._can_differ() else None
+
+    def _in_name(self, byte: int) -> "Position | None":
+        frame = self.frame
+        if frame is None:
+            return None
+        if byte == _QUOTE and not self.pending:
+            return self._named(frame)
+        pending, _ = _read_character(self.pending, byte)
+        text = self.text + bytes((byte,))
+        if not _leads(frame, text):
+            return None
+        return Position(self.rules, frame, Phase.IN_NAME, self.node, text, pending, captured=self.captured)
+
+    def _named(self, frame: Frame) -> "Position | None":
+        """A name was read in full."""
+        rule, names = frame.rule, frame.names
+        if not isinstance(rule, ObjectRule) or names is None:
+            return Position(self.rules, frame, Phase.COLON, OPAQUE, captured=self.captured)
+        if not (rule.names or rule.patterns or rule.is_held):
+            following = replace(names, has_others=True)
+            child = ANY if rule.additional is None else rule.additional
+            return Position(self.rules, replace(frame, names=following), Phase.COLON, child, captured=self.captured)
+        return self._named_as(frame, _decoded(self.text))
+
+    def _named_as(self, frame: Frame, name: str | None) -> "Position | None":
+        """After a name; None for one that no rule knows."""
+        rule, names = frame.rule, frame.names
+        if not isinstance(rule, ObjectRule) or names is None:
+            return Position(self.rules, frame, Phase.COLON, OPAQUE, captured=self.captured)
+        bit = None if name is None else rule.bits.get(name)
+        if name is not None and bit is not None:
+            if rule.is_held and not bit & names.addable:
+                return None
+            following, child = names.with_declared(bit), rule.names[name]
+        else:
+            found = rule.additional if name is None else _child(rule, name)
+            if rule.is_held and (not names.takes_others or (name is not None and name in names.others)):
+                return None
+            following, child = names.with_other(name or ""), OPAQUE if found is None else found
+        named = replace(frame, names=following, member=name or "")
+        return Position(self.rules, named, Phase.COLON, child, captured=self.captured)
+
+    def _close(self, frame: Frame) -> "Position | None":
+        if isinstance(frame.rule, ObjectRule) and frame.names is not None:
+            if frame.rule.is_held and not frame.names.may_end:
+                return None
+        elif isinstance(frame.rule, ArrayRule):
+            met = zip(frame.counts, frame.rule.contains, strict=True)
+            if any(n < one.at_least for n, one in met):
+                return None
+        closed = Position(self.rules, frame.parent, Phase.AFTER, frame.node, captured=self.captured)
+        return closed._ended(b"", bytes((_CLOSE_OBJECT if frame.is_object else _CLOSE_ARRAY,)))
+
+    def _separate(self, frame: Frame) -> "Position | None":
+        """A comma."""
+        if frame.is_object:
+            if not _may_add(frame):
+                return None
+            return Position(self.rules, frame, Phase.NAME, ANY, captured=self.captured)
+        unique = _unique(frame)
+        if unique is not None and not has_more(unique, frame.before):
+            return None
+        return Position(self.rules, frame, Phase.VALUE, _item(frame), captured=self.captured)
+
+    def _ended(self, text: bytes, last: bytes = b"") -> "Position | None":
+        """A value ended. text: of a string or scalar, where it was kept. last: a byte of the value not captured yet."""
+        frame = self.frame
+        if frame is None:
+            return Position(self.rules, None, Phase.DONE, self.node)
+        if frame.is_object:
+            rule = frame.rule
+            if isinstance(rule, ObjectRule) and rule.tag is not None and frame.member == rule.tag and not frame.tag:
+                frame = _tagged(frame, rule, text)
+            return Position(self.rules, frame, Phase.AFTER, ANY, captured=self.captured)
+        frame = replace(frame, n=frame.n + 1)
+        if isinstance(frame.rule, ArrayRule) and (frame.rule.unique or frame.rule.contains):
+            is_string = self.phase is Phase.STRING
+            raw = self.captured[frame.begin :] + (b'"' if is_string else last)
+            value = parsed(raw)
+            if frame.rule.unique:
+                name = canonical(value)
+                if name in frame.before:
+                    return None
+                frame = replace(frame, before=frame.before | {name})
+            frame = replace(frame, counts=_counted(frame.rule, frame.counts, value))
+        return Position(self.rules, frame, Phase.AFTER, ANY, captured=self.captured)
+
+
+def _counted(rule: ObjectRule | ArrayRule | None, counts: tuple[int, ...], item: Any) -> tuple[int, ...]:
+    """How many items each `contains` accepts, with one more."""
+    if not isinstance(rule, ArrayRule):
+        return counts
+    pairs = zip(counts, rule.contains, strict=True)
+    return tuple(n + bool(n < one.at_least and one.validator.is_valid(item)) for n, one in pairs)
+
+
+_RUN: Final = re.compile(rb"[\x20\x21\x23-\x5b\x5d-\x7e]*")
+
+
+def _plain_run(data: bytes, start: int) -> int:
+    """How many bytes of ASCII text without quotes and escapes begin at `start`."""
+    found = _RUN.match(data, start)
+    return 0 if found is None else found.end() - start
+
+
+def _unique(frame: Frame | None) -> Unique | None:
+    """What is known of the item that is read or comes next, where it must differ from those before."""
+    return frame.rule.unique_at(frame.n) if frame is not None and isinstance(frame.rule, ArrayRule) else None
+
+
+def _item(frame: Frame) -> int:
+    """The node of the next item."""
+    rule = frame.rule
+    if not isinstance(rule, ArrayRule):
+        return OPAQUE
+    if frame.n < len(rule.prefix):
+        return rule.prefix[frame.n]
+    return OPAQUE if rule.items is None else rule.items
+
+
+def _child(rule: ObjectRule, name: str) -> int | None:
+    """The node of a name that is not declared."""
+    return next((child for pattern, child in rule.patterns if pattern.matches(name)), rule.additional)
+
+
+def _may_add(frame: Frame) -> bool:
+    """Whether another member may come."""
+    rule, names = frame.rule, frame.names
+    if not isinstance(rule, ObjectRule) or names is None or not rule.is_held:
+        return True
+    return bool(names.addable) or names.takes_others
+
+
+def _is_shut(frame: Frame) -> bool:
+    """Whether only declared names may come."""
+    rule, names = frame.rule, frame.names
+    return isinstance(rule, ObjectRule) and names is not None and rule.is_held and not names.takes_others
+
+
+def _leads(frame: Frame, text: bytes) -> bool:
+    """Whether a name that may come begins with `text`."""
+    rule, names = frame.rule, frame.names
+    if not isinstance(rule, ObjectRule) or names is None or not rule.is_held:
+        return True
+    declared = rule.bits_by_prefix.get(text, 0)
+    if declared & names.addable:
+        return True
+    if not names.takes_others:
+        return False
+    return rule.additional is not None or not declared or rule.begins_other(text)
+
+
+def _tagged(frame: Frame, rule: ObjectRule, text: bytes) -> Frame:
+    """The frame of the object that its tag selects."""
+    try:
+        tag = canonical(json.loads(text))
+    except ValueError:
+        tag = ""
+    chosen = rule.by_tag.get(tag)
+    if chosen is None or frame.names is None:
+        return replace(frame, rule=None, names=None)
+    names = Names(chosen).with_declared(chosen.bits[frame.member])
+    return replace(frame, rule=chosen, names=names, tag=tag)
+
+
+def _read_character(pending: bytes, byte: int) -> tuple[bytes, int | None]:
+    """(the beginning of an escape or character after one more byte, the code point that it completed, if any)."""
+    if not pending:
+        return (bytes((byte,)), None) if byte == _ESCAPE or byte >= 0xC0 else (b"", byte)
+    pending += bytes((byte,))
+    if pending[0] != _ESCAPE:
+        n = 4 if pending[0] >= 0xF0 else 3 if pending[0] >= 0xE0 else 2
+        return (pending, None) if len(pending) < n else (b"", ord(pending.decode("utf-8", "replace")[0]))
+    if pending[1] != 0x75:
+        return b"", _ESCAPED.get(byte, byte)
+    return (pending, None) if len(pending) < 6 else (b"", int(pending[2:], 16))
+
+
+def _shape(text: bytes) -> bytes:
+    """A number without the digits that say nothing of what may follow: `-120.75` reads `-1.1`."""
+    out = bytearray()
+    for byte in text.translate(_DIGITS):
+        if byte in b"01" and out and out[-1:] == b"1":
+            continue
+        if byte == 0x30 and out and out[-1] in b".eE+-" and bytes(out) != b"-":
+            byte = 0x31
+        out.append(byte)
+    return bytes(out)
+
+
+def _decoded(text: bytes) -> str:
+    try:
+        return str(json.loads(b'"' + text + b'"'))
+    except ValueError:
+        return text.decode("utf-8", "replace")
