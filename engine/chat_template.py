@@ -7,7 +7,10 @@ from typing import Any, NoReturn, Self
 
 import jinja2
 import jinja2.ext
+import jinja2.runtime
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+_MOST_CALLS = 20_000
 
 
 class ChatTemplateError(ValueError):
@@ -23,7 +26,7 @@ class ChatTemplate:
         Raises ChatTemplateError for a malformed template.
         """
         # The environment is that of transformers.utils.chat_template_utils, less the marks for training.
-        environment = ImmutableSandboxedEnvironment(
+        environment = _BoundedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, jinja2.ext.loopcontrols]
         )
         environment.filters["tojson"] = _to_json
@@ -76,6 +79,26 @@ class ChatTemplate:
         except (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError, RecursionError) as error:
             # What a template raises on messages it was not written for, such as a list where it joins strings.
             raise ChatTemplateError(f"the chat template cannot render these messages: {error}") from error
+
+
+class _BoundedContext(jinja2.runtime.Context):
+    """Counts the calls of one rendering."""
+
+    n_calls = 0
+
+
+class _BoundedEnvironment(ImmutableSandboxedEnvironment):
+    """A sandbox in which a rendering makes so many calls and no more: a macro that follows the references of a client's
+    schema can make it fan out without end."""
+
+    context_class = _BoundedContext
+
+    def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 - Jinja's names
+        """Call on behalf of the template. Raises jinja2.TemplateError beyond the bound."""
+        __context.n_calls += 1
+        if __context.n_calls > _MOST_CALLS:
+            raise jinja2.TemplateError("its tools or its schema fan out too far: use fewer references")
+        return super().call(__context, __obj, *args, **kwargs)
 
 
 class _GenerationTag(jinja2.ext.Extension):

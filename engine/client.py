@@ -33,6 +33,7 @@ from engine.request import EngineDied, EngineError, RequestRefused, SamplingPara
 from engine.supervision import EngineHealth, RestartPolicy, Supervisor
 from engine.transport import Death, ThreadTransport, Transport
 from grammars.constraint import Constraint
+from grammars.errors import ConstraintRefused
 
 __all__ = ["EngineClient"]
 
@@ -119,7 +120,12 @@ class EngineClient:
     async def compile(self, model: str, constraint: Constraint) -> Compiled:
         """Compile ahead of a submit. Raises ConstraintRefused, CompileTimeout, RequestRefused, EngineDied."""
         command = Compile(self._new_id(), model, constraint)
-        event = await self._ask(command.id, command, content_key("compile", model, constraint))
+        try:
+            key = content_key("compile", model, constraint)
+        except OverflowError as error:
+            reason = "holds a whole number of more than 64 bits: use a smaller one, or a pattern of digits"
+            raise ConstraintRefused("schema", "", reason) from error
+        event = await self._ask(command.id, command, key)
         if not isinstance(event, Compiled):
             raise _unexpected(event)
         return event

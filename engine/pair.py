@@ -13,6 +13,7 @@ from engine.attention import token_kv_bytes
 from engine.calibration import calibrate, warm_up
 from engine.config import CacheConfig
 from engine.constrain import Compiler, ConstraintCompiler
+from engine.constraint_config import ConstraintConfig
 from engine.core import EngineCore
 from engine.cost_model import CostModel, WeightBytes
 from engine.graphs import buckets_for, is_recordable
@@ -26,6 +27,7 @@ from engine.runner import ModelRunner
 from engine.speculation.proposer import Proposer
 from engine.tokenizer import Tokenizer
 from grammars import GrammarCompiler
+from grammars.probe import ProbeLimits
 
 __all__ = ["LoadedEngine", "VocabularyComparison", "load_engine"]
 
@@ -106,8 +108,9 @@ def _load_engine(config: PairConfig, proposers: Mapping[str, Proposer], platform
         for name, model in models.items()
     }
     tokenizers = {name: model.tokenizer for name, model in models.items()}
-    factories = {name: _compiler_factory(tokenizers[name], instance) for name, instance in instances.items()}
-    core = EngineCore(instances, ConstraintCompiler(factories, config.compile_threads))
+    factories = _compiler_factories(tokenizers, instances, config.constraints)
+    compiler = ConstraintCompiler(factories, config.compile_threads, config.constraints.compile_s)
+    core = EngineCore(instances, compiler)
     first, *others = tokenizers.values()
     comparisons = [VocabularyComparison.of(first, other) for other in others]
     differing = [comparison for comparison in comparisons if not comparison.is_shared]
@@ -211,8 +214,17 @@ def _build_instance(
     return instance
 
 
-def _compiler_factory(tokenizer: Tokenizer, instance: ModelInstance) -> "_CompilerFactory":
-    return _CompilerFactory(tokenizer, instance.info.vocab_size, tuple(sorted(instance.end_ids)))
+def _compiler_factories(
+    tokenizers: Mapping[str, Tokenizer], instances: Mapping[str, ModelInstance], config: ConstraintConfig
+) -> dict[str, "_CompilerFactory"]:
+    """By model. Those with one vocabulary have the same, and so share its cache and its probe."""
+    factories: dict[str, _CompilerFactory] = {}
+    known: dict[tuple[str, int, tuple[int, ...]], _CompilerFactory] = {}
+    for name, instance in instances.items():
+        tokenizer, size, ends = tokenizers[name], instance.info.vocab_size, tuple(sorted(instance.end_ids))
+        key = tokenizer.fingerprint, size, ends
+        factories[name] = known.setdefault(key, _CompilerFactory(tokenizer, size, ends, config))
+    return factories
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +234,14 @@ class _CompilerFactory:
     tokenizer: Tokenizer
     vocab_size: int
     end_ids: tuple[int, ...]
+    config: ConstraintConfig
 
     def __call__(self) -> Compiler:
-        return GrammarCompiler(self.tokenizer, vocab_size=self.vocab_size, stop_token_ids=self.end_ids)
+        return GrammarCompiler(
+            self.tokenizer,
+            vocab_size=self.vocab_size,
+            stop_token_ids=self.end_ids,
+            deadline_s=self.config.compile_s,
+            max_bytes=self.config.cache_bytes,
+            probe=ProbeLimits(cpu_s=self.config.cpu_s, memory_bytes=self.config.memory_bytes),
+        )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from engine.config import EngineConfig
+from engine.constraint_config import ConstraintConfig
 
 __all__ = ["InstanceOptions", "PairConfig"]
 
@@ -15,7 +16,8 @@ class InstanceOptions:
     measured while it loads (0: predictions begin with a guess). overlap_depth: 1 launches a step before the tokens of
     the last one are known, so that masks, text and events are worked out beside its forward pass; 0 does one thing
     after the other (the output is the same either way); None is 1 on a GPU, and 0 on a CPU, where both would share the
-    cores. graphs: record decode steps as CUDA graphs, on a GPU.
+    cores. graphs: record decode steps as CUDA graphs, on a GPU. slow_mask_s: CPU time of a slow token mask, see
+    MaskBudget.
     """
 
     forced_tokens: bool = True
@@ -25,11 +27,14 @@ class InstanceOptions:
     calibrate_s: float = 1.5
     overlap_depth: int | None = None
     graphs: bool = True
+    slow_mask_s: float = 0.05
 
     def __post_init__(self) -> None:
         """Raise ValueError with what was wrong and what is allowed."""
         if self.overlap_depth not in (None, 0, 1):
             raise ValueError(f"overlap_depth is {self.overlap_depth}: use 0, 1 or None")
+        if self.slow_mask_s <= 0:
+            raise ValueError(f"slow_mask_s is {self.slow_mask_s}: use more than 0")
 
     def depth(self, *, runs_beside: bool) -> int:
         """Steps launched ahead. runs_beside: whether the device computes while the step loop goes on."""
@@ -41,7 +46,8 @@ class PairConfig:
     """models: by the name that clients use, one or more. kv_bytes: for the pages of all models together, split so that
     every model can hold as many tokens (None: each model takes what its own configuration says, and those that say
     nothing share what is left of a GPU in the same way). memory_share: of a GPU's memory, for weights, pages and steps.
-    torch_threads: of one operation (None: torch decides). compile_threads: for constraints. log_level: of the least
+    torch_threads: of one operation (None: torch decides). compile_threads: for constraints that compile quickly, and as
+    many for the others. constraints: what one of them may cost. log_level: of the least
     severe lines that a child process logs, by its name in `logging`.
     """
 
@@ -52,6 +58,7 @@ class PairConfig:
     memory_share: float = 0.9
     log_level: str = "WARNING"
     options: InstanceOptions = field(default_factory=InstanceOptions)
+    constraints: ConstraintConfig = field(default_factory=ConstraintConfig)
 
     def __post_init__(self) -> None:
         """Raise ValueError with what was wrong and what is allowed."""

@@ -5,7 +5,8 @@ import asyncio
 from engine.child import Patience
 from engine.client import EngineClient
 from engine.config import CacheConfig, EngineConfig, SchedulerConfig
-from engine.pair_config import PairConfig
+from engine.constraint_config import ConstraintConfig
+from engine.pair_config import InstanceOptions, PairConfig
 from gateway.settings import Settings
 from grammars.constraint import JsonObject
 
@@ -36,6 +37,13 @@ def pair_config(settings: Settings) -> PairConfig:
         kv_bytes=engine.kv_bytes,
         torch_threads=engine.threads or None,
         memory_share=engine.memory_share,
+        constraints=ConstraintConfig(
+            compile_s=settings.limits.compile_s,
+            cpu_s=settings.limits.compile_cpu_s,
+            memory_bytes=settings.limits.compile_memory_bytes,
+            cache_bytes=settings.limits.compile_cache_bytes,
+        ),
+        options=InstanceOptions(slow_mask_s=settings.limits.mask_ms / 1000),
         log_level=settings.log_level.upper(),
     )
 

@@ -100,8 +100,29 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     top_logprobs: Annotated[int, Meta(ge=0, le=20, description="Rivals listed for each token (`top_logprobs`).")] = 20
     metadata_pairs: Annotated[int, Meta(ge=0, description="Pairs in `metadata`.")] = 16
     compile_s: Annotated[
-        float, Meta(gt=0, description="Seconds that compiling a request's schema or grammar may take.")
+        float,
+        Meta(
+            gt=0, description="Seconds that compiling a request's schema or grammar may take; else it is answered 503."
+        ),
     ] = 2.0
+    compile_cpu_s: Annotated[
+        float, Meta(gt=0, description="CPU seconds that a schema or grammar may take; one that takes more is refused.")
+    ] = 1.0
+    compile_memory_bytes: Annotated[
+        int,
+        Meta(ge=64 << 20, description="Memory that compiling a schema or grammar may take; beyond it is refused."),
+    ] = 1 << 30
+    compile_cache_bytes: Annotated[
+        int, Meta(ge=1 << 20, description="Memory for compiled schemas and grammars that are kept, by vocabulary.")
+    ] = 256 << 20
+    mask_ms: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="CPU milliseconds of a slow token mask; an answer with several, or one of ten times as long, "
+            "ends with grammar_too_slow.",
+        ),
+    ] = 50.0
 
 
 class RoutingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -25,6 +25,11 @@ class CompileCache(Generic[T]):
     def __len__(self) -> int:
         return len(self._entries)
 
+    def knows(self, key: bytes) -> bool:
+        """Whether a result or a refusal of `key` is remembered."""
+        with self._lock:
+            return key in self._entries
+
     def peek(self, key: bytes) -> T | None:
         """The remembered result of `key`, if any. Raises the remembered refusal."""
         with self._lock:

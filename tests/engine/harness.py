@@ -123,7 +123,6 @@ def is_idle(core: EngineCore) -> bool:
         and not instance._requests
         and not instance._generations
         and not instance._by_submit
-        and not instance._matchers
         and not instance._kept
         and instance._flight is None
         for instance in core._instances.values()

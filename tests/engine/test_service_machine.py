@@ -136,8 +136,9 @@ class ServiceMachine(RuleBasedStateMachine):
     @rule(which=WHICH)
     def sabotage(self, which: int) -> None:
         """No precondition: how soon a constraint is compiled is not for hypothesis to know."""
-        if matchers := instance_of(self.served)._matchers:
-            matchers[sorted(matchers)[which % len(matchers)]]._matcher = Broken()  # type: ignore[assignment]
+        generations = instance_of(self.served)._generations
+        if matchers := [each.matcher for _, each in sorted(generations.items()) if each.matcher is not None]:
+            matchers[which % len(matchers)]._matcher = Broken()  # type: ignore[assignment]
 
     @rule(seconds=st.integers(1, 4))
     def pass_time(self, seconds: int) -> None:

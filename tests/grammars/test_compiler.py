@@ -1,13 +1,16 @@
 """Compiling: once, within limits, remembered, and never with any exception but the two that clients are told of."""
 
+import contextlib
 import subprocess
 import sys
 import threading
 import time
 from typing import Any
 
+import psutil
 import pytest
 
+from benchmarks.bomb_corpus import bombs, nested, pairs
 from grammars import (
     Choice,
     CompileTimeout,
@@ -23,74 +26,20 @@ from grammars import (
     ToolCalls,
 )
 from grammars.cache import CompileCache
+from grammars.heap import heap_bytes
 from tests.grammars.answers import takes
 
-
-def _nested(depth: int) -> Any:
-    schema: Any = {"type": "integer"}
-    for _ in range(depth):
-        schema = {"type": "object", "properties": {"a": schema}}
-    return schema
+CACHE_BYTES = 32 << 20
 
 
-def _doubled(levels: int) -> Any:
-    schema: Any = {"type": "string"}
-    for level in range(levels):
-        schema = {"anyOf": [{"properties": {f"{side}{level}": schema}} for side in "ab"]}
-    return schema
-
-
-def _pairs(n: int) -> list[Any]:
-    return [{"anyOf": [{"required": [f"a{i}"]}, {"required": [f"b{i}"]}]} for i in range(n)]
-
-
-BOMBS: dict[str, Constraint] = {
-    "30,000 parentheses": Grammar("root ::= " + "(" * 30_000 + '"a"' + ")" * 30_000),
-    "left recursion": Grammar('root ::= root "a" | "b"'),
-    "a rule that is itself": Grammar("root ::= root"),
-    "a repetition of 100,000": Grammar("root ::= [a-z]{1,100000}"),
-    "a grammar of a megabyte": Grammar('root ::= "a"' + " " * 10**6),
-    "no grammar": Grammar("%%%"),
+BOMBS: dict[str, Constraint] = bombs() | {
     "no Lark": Grammar("start: (", "lark"),
-    "nested 60 deep": JsonSchema(_nested(30)),
-    "nested 500 deep": JsonSchema(_nested(500)),
-    "nested 20,000 deep": JsonSchema(_nested(20_000)),
-    "50,000 values": JsonSchema({"enum": [f"v{i}" for i in range(50_000)]}),
-    "3,000 values": JsonSchema({"enum": [f"v{i}" for i in range(3_000)]}),
-    "5,000 properties": JsonSchema({"properties": {f"p{i}": {"type": "string"} for i in range(5_000)}}),
-    "200 optional properties": JsonSchema({"properties": {f"p{i}": {"type": "string"} for i in range(200)}}),
-    "12 levels of doubling": JsonSchema(_doubled(12)),
-    "7 levels of doubling": JsonSchema(_doubled(7)),
-    "a string of a billion": JsonSchema({"type": "string", "maxLength": 10**9}),
+    "nested 60 deep": JsonSchema(nested(30)),
     "at least a billion": JsonSchema({"type": "string", "minLength": 10**9}),
-    "a million items": JsonSchema({"type": "array", "minItems": 10**6}),
-    "a{1,1000000}": Regex("a{1,1000000}"),
-    "nested repetitions": Regex("((a{1,100}){1,100}){1,100}"),
-    "(a+)+b": Regex("(a+)+b"),
-    "an exploding automaton": Regex("(a|b)*a(a|b){24}"),
-    "an exploding automaton with a boundary": Regex(r"(a|b)*a(a|b){24}\b"),
-    "an exploding pattern": JsonSchema({"type": "string", "pattern": "(a|b)*a(a|b){24}"}),
-    "patterns that explode together": JsonSchema(
-        {"type": "string", "allOf": [{"pattern": f"({a}|{b})*{a}(a|b){{24}}"} for a in "ab" for b in "cd"]}
-    ),
-    "a schema that is itself": JsonSchema({"$ref": "#"}),
-    "two schemas that are each other": JsonSchema(
-        {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}
-    ),
-    "18 alternatives multiplied": JsonSchema({"allOf": _pairs(18)}),
-    "8 alternatives multiplied": JsonSchema({"allOf": _pairs(8)}),
-    "18 dependencies": JsonSchema({"dependentRequired": {f"a{i}": [f"b{i}"] for i in range(18)}}),
-    "a fan of references": JsonSchema(
-        {"not": {"$ref": "#/$defs/d0"}, "$defs": {"d20": {"type": "null"}}
-         | {f"d{i}": {"anyOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 3} for i in range(20)}}
-    ),
-    "128 tools": ToolCalls(tuple(Tool(f"f{i}", "", {"type": "object",
-     "properties": {"a": {"type": "string"}}}) for i in range(128))),
+    "8 alternatives multiplied": JsonSchema({"allOf": pairs(8)}),
     "129 tools": ToolCalls(tuple(Tool(f"f{i}") for i in range(129))),
-    "an empty expression": Regex(""),
     "an empty schema": JsonSchema({}),
     "no choice": Choice(()),
-    "2,000 choices": Choice(tuple(map(str, range(2_000)))),
     "NUL": JsonSchema({"const": "\x00"}),
     "not a number": JsonSchema({"minimum": float("nan")}),
     "no JSON": JsonSchema({"const": object()}),
@@ -98,7 +47,7 @@ BOMBS: dict[str, Constraint] = {
     "lone surrogates": JsonSchema({"pattern": "^[\\ud800-\\udbff]$"}),
     "a lone surrogate": JsonSchema({"const": "\ud800"}),
     "a surrogate choice": Choice(("\ud800",)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BOMBS)
@@ -114,6 +63,49 @@ def test_a_bomb_compiles_quickly_or_is_refused(compiler: GrammarCompiler, name: 
         assert refusal.keyword
         assert refusal.pointer == "" or refusal.pointer.startswith("/")
     assert time.process_time() - began < 2.5
+
+
+def test_what_is_called_quick_is_quick_without_a_probe(tokenizer: Any) -> None:
+    here = GrammarCompiler(tokenizer, vocab_size=300, probe=None)
+    here.warm_up()
+    for name, bomb in BOMBS.items():
+        if here.is_quick(bomb):
+            began = time.thread_time()
+            with contextlib.suppress(ConstraintRefused):
+                here._compile(bomb, here._encoded(bomb)).matcher().forced()
+            assert time.thread_time() - began < 0.5, name
+
+
+@pytest.mark.parametrize("n", [500, pytest.param(10_000, marks=pytest.mark.full)])
+def test_memory_stays_bounded_however_many_schemas_come(tokenizer: Any, n: int) -> None:
+    small = GrammarCompiler(tokenizer, vocab_size=300, max_bytes=CACHE_BYTES)
+
+    def compile_some(first: int, count: int) -> None:
+        for i in range(first, first + count):
+            names = {f"{chr(97 + i % 26)}{i}_{j}": {"type": ("string", "integer")[j % 2]} for j in range(i % 12 + 1)}
+            small.compile(JsonSchema({"type": "object", "properties": names, "required": list(names)[: i % 3]}))
+
+    compile_some(0, 200)  # more than the cache holds
+    before = psutil.Process().memory_info().rss
+    compile_some(200, n)
+    assert small._cache.n_bytes <= CACHE_BYTES
+    assert psutil.Process().memory_info().rss - before < CACHE_BYTES
+
+
+def test_a_compiled_constraint_takes_about_as_much_as_is_counted(tokenizer: Any) -> None:
+    here = GrammarCompiler(tokenizer, vocab_size=300, probe=None)
+    here.warm_up()
+    before = heap_bytes()
+    if before is None:
+        pytest.skip("this C library does not say how much it has handed out")
+    kept = [
+        here.compile(JsonSchema({"properties": {f"p{i}_{j}": {"type": "string"} for j in range(i)}}))
+        for i in range(1, 40)
+    ]
+    after = heap_bytes()
+    assert after is not None
+    counted = sum(compiled.n_bytes for compiled in kept)
+    assert 0.5 * (after - before) < counted < 8 * (after - before)
 
 
 @pytest.mark.parametrize("constraint", [JsonObject(), Regex("a"), Choice(("a",)), JsonSchema({"type": "null"})])
