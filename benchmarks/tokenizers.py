@@ -10,7 +10,7 @@ def byte_tokenizer(end: str) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {char: byte for byte, char in _byte_spellings().items()}
+    vocabulary = {char: byte for byte, char in byte_spellings().items()}
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
@@ -30,7 +30,7 @@ def load_tokenizer(path: Path, end: str | None = None) -> Any:
     raise ValueError(f"{path.name} has none of the end tokens tried: name one with --end-token")
 
 
-def _byte_spellings() -> dict[int, str]:
+def byte_spellings() -> dict[int, str]:
     """The characters by which byte-level BPE (GPT-2) spells bytes: printable Latin-1 as such, the rest from U+0100."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     spellings = {byte: chr(byte) for byte in printable}
