@@ -22,6 +22,7 @@ from grammars.errors import ConstraintRefused
 from grammars.free_strings import FreeStrings
 from grammars.matcher import BackendState
 from grammars.spellings import QUOTE, Spellings
+from grammars.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     import torch
@@ -72,6 +73,19 @@ class CopyCursor:
         if self.json is not None and event is Event.VALUE_ENDED and self.free.is_name(self.json.path):
             self._call = self.json.last_text
         return not is_empty
+
+
+@dataclass(frozen=True, slots=True)
+class CopyRule:
+    """The rule as an overlay of a plan (`plan.Overlay`), for constraints within a combinator."""
+
+    constraint: Copied
+
+    def wrap(self, state: BackendState, vocabulary: Vocabulary, spellings: Spellings) -> BackendState:
+        """The start state under the rule. Raises ConstraintRefused as `CopyingState.begin`."""
+        start = CopyingState.begin(self.constraint, state, spellings, vocabulary.text_row)
+        start.warm_up()
+        return start
 
 
 class CopyingState:

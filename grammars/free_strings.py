@@ -122,7 +122,7 @@ class _SchemaStrings:
                     return node, pointer
                 if node.keys() - _SILENT != {"$ref"}:
                     return None
-                pointer = self._references.locate("$ref", node["$ref"], pointer, pointer)
+                pointer = self._references.locate("$ref", node["$ref"], pointer, pointer, ())
             except (ConstraintRefused, LookupError):
                 return None
         return None

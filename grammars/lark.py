@@ -4,8 +4,10 @@ import json
 import re
 from typing import Any, Final
 
+from grammars.constraint import Layout
 from grammars.errors import ConstraintRefused
 from grammars.normal_form import Schema, every
+from grammars.quoted_patterns import quoted
 from grammars.validators import anchored
 
 _ESCAPES_WITHOUT_U: Final = 'nrbtf\\"'
@@ -22,21 +24,28 @@ _FORBIDDEN: Final = {
 }
 
 
-def json_block(schema: Schema, *, separators: tuple[str, str]) -> str:
-    """A normal schema as the right side of a rule. separators: between items and after a key, as regular expressions.
+# Between items, and after a key: regular expressions. Indented text is held to its line breaks by an overlay.
+_SEPARATORS: Final = {"compact": (",", ":"), "single": (", ?", ": ?"), "indented": (",", ":")}
+
+
+def json_block(schema: Schema, layout: Layout) -> str:
+    """A normal schema as the right side of a rule. White space that is `indented` may be any here.
 
     llguidance lets an undeclared name be spelled with `\\uXXXX`, so `"\\u0061"` would slip past what is said of `a`.
     Where a node has names and is open, strings are therefore written without `\\u`: control characters other than \\b
     \\t \\n \\f \\r are left out.
     """
+    separators = _SEPARATORS[layout.whitespace]
     options: dict[str, Any] = {
-        "whitespace_flexible": False,
+        "whitespace_flexible": layout.whitespace == "indented",
         "item_separator": separators[0],
         "key_separator": separators[1],
     }
+    if layout.whitespace == "indented":
+        options["whitespace_pattern"] = "[ \\n]+"
     if any(map(_is_open_with_names, every(schema))):
         options["json_allowed_escapes"] = _ESCAPES_WITHOUT_U
-    body = anchored(schema)
+    body = anchored(schema, quoted)
     return "%json " + json.dumps({**({} if body is True else body), "x-guidance": options})
 
 
@@ -46,9 +55,9 @@ def _is_open_with_names(schema: Schema) -> bool:
     return bool(schema.keys() & {"properties", "patternProperties", "required"})
 
 
-def check_lark(text: str) -> None:
+def check_lark(text: str, pointer: str = "") -> None:
     """Raise ConstraintRefused for parts of llguidance's dialect that reach beyond a grammar of text."""
     bare = _SKIPPED.sub('""', text)
     for pattern, reason in _FORBIDDEN.items():
         if re.search(pattern, bare):
-            raise ConstraintRefused("grammar", "", reason)
+            raise ConstraintRefused("grammar", pointer, reason)

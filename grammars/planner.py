@@ -1,194 +1,360 @@
 """Which backend gets a constraint, and in what words: decided here alone, first by what each enforces exactly.
 
 llguidance is exact for what `normal_form.py` holds, or refuses; it is lazy, so that a schema costs milliseconds where
-xgrammar compiles its strings into tens to thousands. So it holds schemas, JSON objects, tool calls, Lark, choices and
-regular expressions. xgrammar holds EBNF. outlines-core holds the expressions that it alone reads: those with `\\b`.
+xgrammar compiles its strings into tens to thousands. So it holds schemas, JSON objects, tool calls, Lark, and most
+choices and regular expressions. xgrammar holds EBNF, which it alone reads. outlines-core holds the expressions and
+choices whose whole automaton is small enough to be indexed at once. What no grammar says (the rules of `tracking`,
+indentation, copied strings) is an overlay; combinators are `combinators.py`'s.
 """
 
 import json
 import re
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
-from grammars.constraint import Choice, Constraint, Copied, Grammar, JsonObject, JsonSchema, Regex, Tool, ToolCalls
+from grammars.automata import lengths, n_states
+from grammars.combinators import plan_combined
+from grammars.constraint import (
+    Alternatives,
+    Choice,
+    Constraint,
+    Copied,
+    FreeText,
+    Grammar,
+    JsonObject,
+    JsonSchema,
+    Layout,
+    Order,
+    Regex,
+    Sequence,
+    Tool,
+    ToolCalls,
+    Whitespace,
+)
 from grammars.dialects import get_dialect
 from grammars.errors import ConstraintRefused
 from grammars.json_schema import Normalised, normalise
 from grammars.lark import check_lark, json_block
 from grammars.limits import Limits
 from grammars.normal_form import Schema, types
+from grammars.plan import AnyPlan, Overlay, Plan
 from grammars.pointer import child
-from grammars.regex import full_pattern, has_boundary
+from grammars.regex import full_patterns
 from grammars.regex_syntax import RegexRefused
+from grammars.regex_text import literal
+from grammars.second_reader import endless_rule
+from grammars.tracking.calls import add_calls
+from grammars.tracking.relax import CannotHold, relax, unruled
+from grammars.tracking.rules import Rules
+from grammars.tracking.state import Tracking
 
-Whitespace = Literal["compact", "single"]
-_SEPARATORS: Final[dict[Whitespace, tuple[str, str]]] = {"compact": (",", ":"), "single": (", ?", ": ?")}
+__all__ = ["AnyPlan", "Plan", "Whitespace", "plan"]
+
+
+_SMALL_INDEX: Final = 64_000
+"""States of an automaton times tokens of the vocabulary up to which outlines-core's index is made in less time than
+llguidance takes for its first mask, and its masks are the fastest (measured at 2,048 and at 151,665 tokens)."""
+
+
+def plan(
+    constraint: Constraint, whitespace: Whitespace = "compact", limits: Limits | None = None, n_tokens: int = 0
+) -> AnyPlan:
+    """Choose the backend. Raises ConstraintRefused for what is malformed, too large or beyond every backend.
+
+    whitespace: of JSON whose constraint names no layout. n_tokens: of the vocabulary, 0 where it is not known.
+    """
+    return _Planner(Layout(whitespace), limits or Limits(), n_tokens).plan(constraint)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """A constraint in the words of one backend.
+class _Block:
+    """A JSON schema in Lark: the right side of a rule, and the node of its values in the rules kept beside it."""
 
-    source: Lark for `llguidance`, EBNF for `xgrammar`, a regular expression for `outlines`. warnings: what asserts
-    nothing. uses: (keyword, pointer) met in the constraint, to name the cause of a backend's refusal. keyword: its
-    name in general.
-    """
-
-    backend: Literal["llguidance", "xgrammar", "outlines"]
-    source: str
-    keyword: str
+    lark: str
+    node: int
     warnings: tuple[str, ...] = ()
-    uses: tuple[tuple[str, str], ...] = ()
 
 
-def plan(constraint: Constraint, whitespace: Whitespace = "compact", limits: Limits | None = None) -> Plan:
-    """Choose the backend. Raises ConstraintRefused for what is malformed, too large or beyond every backend.
+def _schema_block(normal: Normalised, layout: Layout, order: Order, pointer: str, rules: Rules | None) -> _Block:
+    """The one way in which a normal schema becomes Lark and rules. pointer: of the schema, for refusals.
 
-    whitespace: `compact` writes no space at all; `single` also allows one after each comma and colon of JSON.
+    rules: where they are added; None where none can be kept, and the backend has to hold all of the schema.
     """
-    limits = limits or Limits()
-    match constraint:
-        case JsonSchema():
-            normal = normalise(constraint.schema, strict=constraint.strict, limits=limits)
-            lark = "start: " + _block(normal.schema, whitespace)
-            return Plan("llguidance", lark, "schema", normal.warnings, normal.uses)
-        case JsonObject():
-            return Plan("llguidance", "start: " + _block({"type": ["object"]}, whitespace), "schema")
-        case Regex():
-            return _plan_regex(constraint)
-        case Choice():
-            return _plan_choice(constraint, limits)
-        case Grammar():
-            return _plan_grammar(constraint, limits)
-        case ToolCalls():
-            return _plan_tools(constraint, whitespace, limits)
-        case Copied():
-            return plan(constraint.inner, whitespace, limits)  # the rule itself is an overlay: `copying.py`
-
-
-def _block(schema: Schema, whitespace: Whitespace) -> str:
-    return json_block(schema, separators=_SEPARATORS[whitespace])
-
-
-def _plan_regex(constraint: Regex) -> Plan:
+    if rules is None and order == "any":
+        raise ConstraintRefused(
+            "property_order", pointer, "`any` needs rules beside the grammar, which a part between others cannot have"
+        )
     try:
-        pattern = full_pattern(constraint.pattern)
-        if has_boundary(constraint.pattern):
-            return Plan("outlines", pattern, "regex")
+        relaxed = unruled(normal.schema) if rules is None else relax(normal.schema, rules, order)
+    except CannotHold as error:
+        where = next((at for keyword, at in normal.uses if keyword == error.keyword), pointer)
+        raise ConstraintRefused(error.keyword, where, error.reason) from error
     except RegexRefused as error:
-        raise ConstraintRefused("regex", "", f"the expression {error}") from error
-    return Plan("llguidance", f"start: /(?:{pattern})/", "regex")
+        raise ConstraintRefused("patternProperties", pointer, f"beside declared names {error}") from error
+    warnings: tuple[str, ...] = ()
+    if relaxed.ordered:
+        why = "where objects of several shapes cannot be told apart by their place or a first member"
+        warnings = (f"property_order at {pointer or '(root)'}: stays `declared` {why}",)
+    return _Block(json_block(relaxed.schema, layout), relaxed.node, warnings)
 
 
-def _plan_choice(constraint: Choice, limits: Limits) -> Plan:
+@dataclass(frozen=True, slots=True)
+class _Planner:
+    """Plans one constraint. layout: of JSON that names none. n_tokens: of the vocabulary."""
+
+    layout: Layout
+    limits: Limits
+    n_tokens: int
+
+    def plan(self, constraint: Constraint, pointer: str = "", *, is_nested: bool = False) -> AnyPlan:
+        """The plan. pointer: of the constraint within the client's own, the start of every refusal's.
+
+        is_nested: see `combinators.PlanPart`.
+        """
+        match constraint:
+            case JsonSchema():
+                return self._schema(constraint, pointer, is_nested=is_nested)
+            case JsonObject():
+                return self._object(constraint, pointer)
+            case Regex():
+                return _plan_regex(constraint, pointer, 0 if is_nested else self.n_tokens)
+            case Choice():
+                return _plan_choice(constraint, pointer, self.limits, 0 if is_nested else self.n_tokens)
+            case Grammar():
+                return _plan_grammar(constraint, pointer, self.limits)
+            case ToolCalls():
+                return self._tools(constraint, pointer)
+            case Copied():
+                return self._copied(constraint, pointer)
+            case FreeText() | Sequence() | Alternatives():
+                return plan_combined(constraint, pointer, self.plan, self.limits)
+
+    def _schema(self, constraint: JsonSchema, pointer: str, *, is_nested: bool = False) -> Plan:
+        layout = self._layout(constraint.layout, pointer)
+        normal = normalise(constraint.schema, strict=constraint.strict, pointer=pointer, limits=self.limits)
+        rules = None if is_nested else Rules()
+        block = _schema_block(normal, layout, constraint.order, pointer, rules)
+        overlays: tuple[Overlay, ...] = ()
+        if rules is not None:
+            rules.root = block.node
+            overlays = (Tracking(rules),)
+        return Plan(
+            "llguidance",
+            f"start: {block.lark}",
+            "schema",
+            (*normal.warnings, *block.warnings),
+            normal.uses,
+            (*overlays, *_indentation(layout)),
+            is_delimited="number" not in types(normal.schema, _definitions(normal.schema)),
+        )
+
+    def _object(self, constraint: JsonObject, pointer: str) -> Plan:
+        layout = self._layout(constraint.layout, pointer)
+        block = json_block({"type": ["object"]}, layout)
+        return Plan("llguidance", f"start: {block}", "schema", overlays=_indentation(layout), is_delimited=True)
+
+    def _copied(self, constraint: Copied, pointer: str) -> Plan:
+        """Within a combinator: an answer that is `Copied` as a whole never comes here, see `compiler.py`."""
+        from grammars.copying import CopyRule
+
+        if len(constraint.text) > self.limits.copied_chars:
+            raise ConstraintRefused(
+                "copy_strings", pointer, f"the text has more than {self.limits.copied_chars} characters: shorten it"
+            )
+        inner = constraint.inner
+        found = self._schema(inner, pointer) if isinstance(inner, JsonSchema) else self._tools(inner, pointer)
+        return replace(found, overlays=(*found.overlays, CopyRule(constraint)))
+
+    def _tools(self, constraint: ToolCalls, pointer: str) -> Plan:
+        limits, at = self.limits, child(pointer, "tools")
+        layout = self._layout(constraint.layout, pointer)
+        dialect = get_dialect(constraint.dialect)
+        if not constraint.tools:
+            raise ConstraintRefused("tools", at, "is empty: offer at least one tool, or leave it out")
+        if len(constraint.tools) > limits.tools:
+            raise ConstraintRefused("tools", at, f"offers more than {limits.tools} tools: offer fewer")
+        warnings: list[str] = []
+        uses: list[tuple[str, str]] = []
+        rules: list[str] = []
+        kept = Rules()
+        arguments: dict[str, int] = {}
+        for i, tool in enumerate(constraint.tools):
+            if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", tool.name):
+                raise ConstraintRefused(
+                    "name", child(at, i, "function", "name"), "must be 1 to 64 of A-Z a-z 0-9 _ - and ."
+                )
+            where = child(at, i, "function", "parameters")
+            normal = _arguments(tool, where, limits)
+            warnings += normal.warnings
+            uses += normal.uses
+            block = _schema_block(normal, layout, constraint.order, where, kept)
+            rules.append(f"args_{i}: {block.lark}")
+            arguments[tool.name] = block.node
+            warnings += block.warnings
+        names = [tool.name for tool in constraint.tools]
+        if len(set(names)) < len(names):
+            raise ConstraintRefused("name", at, "is used by two tools: give each its own name")
+        rules.append(dialect.calls(names, parallel=constraint.parallel, spaced=layout.whitespace == "single"))
+        start = ["calls"]
+        is_delimited = True
+        answer = None
+        if constraint.mode == "auto":
+            other, answer = self._otherwise(constraint, pointer, kept)
+            start.append("otherwise")
+            rules.append("otherwise: " + other.source)
+            warnings += other.warnings
+            uses += other.uses
+            is_delimited = other.is_delimited
+        elif constraint.answer is not None:
+            raise ConstraintRefused(
+                "tools", at, "are required, so an answer schema could never apply: drop one of them"
+            )
+        is_text = constraint.mode == "auto" and constraint.answer is None
+        add_calls(kept, dialect.calls_at, arguments, answer, text=is_text)
+        return Plan(
+            "llguidance",
+            f"start: {' | '.join(start)}\n" + "\n".join(rules),
+            "tools",
+            tuple(dict.fromkeys(warnings)),
+            tuple(uses),
+            (Tracking(kept), *_indentation(layout, constraint)),
+            is_delimited=is_delimited,
+        )
+
+    def _otherwise(self, constraint: ToolCalls, pointer: str, rules: Rules) -> tuple[Plan, int | None]:
+        """What an answer without a call must be: text that no call begins like, or the answer schema.
+
+        (The plan, whose source is the right side of a rule; the node of the answer's values.) Its layout is that of the
+        calls.
+        """
+        dialect, answer = get_dialect(constraint.dialect), constraint.answer
+        if answer is None:
+            return Plan("llguidance", f"/{dialect.text}/", "tools"), None
+        layout = self._layout(constraint.layout, pointer)
+        if isinstance(answer, JsonObject):
+            normal, order = Normalised({"type": ["object"]}, (), ()), constraint.order
+        else:
+            normal = normalise(answer.schema, strict=answer.strict, pointer=pointer, limits=self.limits)
+            order = answer.order
+        kinds = types(normal.schema, _definitions(normal.schema))
+        if dialect.calls_are in kinds:
+            raise ConstraintRefused(
+                "type",
+                pointer,
+                f"an answer that may be an {dialect.calls_are} cannot be told from calls: allow other types only",
+            )
+        block = _schema_block(normal, layout, order, pointer, rules)
+        found = Plan(
+            "llguidance",
+            block.lark,
+            "schema",
+            (*normal.warnings, *block.warnings),
+            normal.uses,
+            is_delimited="number" not in kinds,
+        )
+        return found, block.node
+
+    def _layout(self, own: Layout | None, pointer: str) -> Layout:
+        layout = own or self.layout
+        if layout.whitespace == "indented" and not 1 <= layout.indent <= 8:
+            raise ConstraintRefused("indent", pointer, f"is {layout.indent}: give 1 to 8 spaces")
+        return layout
+
+
+def _indentation(layout: Layout, calls: ToolCalls | None = None) -> tuple[Overlay, ...]:
+    """The overlay that indented text needs. calls: where only arguments are indented, and what is no call."""
+    if layout.whitespace != "indented":
+        return ()
+    from grammars.indentation import Indentation
+
+    if calls is None:
+        return (Indentation(layout.indent),)
+    return (Indentation(layout.indent, calls.dialect, calls.mode == "auto" and calls.answer is not None),)
+
+
+def _definitions(schema: Schema) -> dict[str, Schema]:
+    return schema.get("$defs", {}) if isinstance(schema, dict) else {}
+
+
+def _plan_regex(constraint: Regex, pointer: str, n_tokens: int) -> Plan:
+    """Which backend holds an expression: outlines-core a small one in a small vocabulary, else llguidance."""
+    try:
+        patterns = full_patterns(constraint.pattern)
+    except RegexRefused as error:
+        raise ConstraintRefused("regex", pointer, f"the expression {error}") from error
+    if len(patterns) == 1:
+        if _has_small_index(patterns[0], n_tokens):
+            return Plan("outlines", patterns[0], "regex")
+        return Plan("llguidance", f"start: /(?:{patterns[0]})/", "regex")
+    return Plan("llguidance", "start: WHOLE\nWHOLE: " + " & ".join(f"/(?:{one})/" for one in patterns), "regex")
+
+
+def _has_small_index(pattern: str, n_tokens: int) -> bool:
+    if not n_tokens or lengths(pattern)[0] == 0:
+        return False  # the index cannot begin at an end of the text
+    found = n_states(pattern, _SMALL_INDEX // n_tokens)
+    return found is not None and 0 < found * n_tokens <= _SMALL_INDEX
+
+
+def _plan_choice(constraint: Choice, pointer: str, limits: Limits, n_tokens: int) -> Plan:
+    """Which backend holds a choice: outlines-core a few in a small vocabulary, else llguidance."""
     if not constraint.choices:
-        raise ConstraintRefused("choice", "", "has no choices: give at least one")
+        raise ConstraintRefused("choice", pointer, "has no choices: give at least one")
     if len(constraint.choices) > limits.choices or sum(map(len, constraint.choices)) > limits.grammar_chars:
         raise ConstraintRefused(
-            "choice", "", f"is larger than {limits.choices} choices or {limits.grammar_chars} characters: offer fewer"
+            "choice",
+            pointer,
+            f"is larger than {limits.choices} choices or {limits.grammar_chars} characters: offer fewer",
         )
     if any("\x00" in choice for choice in constraint.choices):
-        raise ConstraintRefused("choice", "", "holds a NUL character: remove it")
-    return Plan("llguidance", "start: " + " | ".join(map(_quoted, dict.fromkeys(constraint.choices))), "choice")
+        raise ConstraintRefused("choice", pointer, "holds a NUL character: remove it")
+    choices = list(dict.fromkeys(constraint.choices))
+    if sum(map(len, choices)) * n_tokens <= _SMALL_INDEX:
+        pattern = "|".join(map(literal, choices))
+        if _has_small_index(pattern, n_tokens):
+            return Plan("outlines", pattern, "choice")
+    return Plan("llguidance", "start: " + " | ".join(map(_quoted, choices)), "choice")
 
 
-def _plan_grammar(constraint: Grammar, limits: Limits) -> Plan:
+def _plan_grammar(constraint: Grammar, pointer: str, limits: Limits) -> Plan:
+    """Which backend holds a grammar: xgrammar EBNF, llguidance Lark."""
     if not constraint.text.strip():
-        raise ConstraintRefused("grammar", "", "is empty: give at least the start rule")
+        raise ConstraintRefused("grammar", pointer, "is empty: give at least the start rule")
     if len(constraint.text) > limits.grammar_chars:
-        raise ConstraintRefused("grammar", "", f"has more than {limits.grammar_chars} characters: shorten it")
+        raise ConstraintRefused("grammar", pointer, f"has more than {limits.grammar_chars} characters: shorten it")
     if "\x00" in constraint.text:
-        raise ConstraintRefused("grammar", "", "holds a NUL character: remove it")
+        raise ConstraintRefused("grammar", pointer, "holds a NUL character: remove it")
     for count in re.findall(r"\{\s*\d*\s*,?\s*(\d+)\s*\}", constraint.text):
         if len(count) > 9 or int(count) > limits.count:
-            raise ConstraintRefused("grammar", "", f"repeats more than {limits.count} times: use `*` or `+`")
+            raise ConstraintRefused("grammar", pointer, f"repeats more than {limits.count} times: use `*` or `+`")
     depth = deepest = 0
     for char in constraint.text:
         depth += (char in "([") - (char in ")]")
         deepest = max(deepest, depth)
     if deepest > limits.grammar_depth:
-        raise ConstraintRefused("grammar", "", f"nests more than {limits.grammar_depth} groups: name some as rules")
+        raise ConstraintRefused(
+            "grammar", pointer, f"nests more than {limits.grammar_depth} groups: name some as rules"
+        )
+    if (name := endless_rule(constraint)) is not None:
+        raise ConstraintRefused("grammar", pointer, f"the rule {name} never ends: give it an option without itself")
     if constraint.syntax == "lark":
-        check_lark(constraint.text)
+        check_lark(constraint.text, pointer)
         return Plan("llguidance", constraint.text, "grammar")
     return Plan("xgrammar", constraint.text, "grammar")
 
 
-def _plan_tools(constraint: ToolCalls, whitespace: Whitespace, limits: Limits) -> Plan:
-    dialect = get_dialect(constraint.dialect)
-    if not constraint.tools:
-        raise ConstraintRefused("tools", "/tools", "is empty: offer at least one tool, or leave it out")
-    if len(constraint.tools) > limits.tools:
-        raise ConstraintRefused("tools", "/tools", f"offers more than {limits.tools} tools: offer fewer")
-    warnings: list[str] = []
-    uses: list[tuple[str, str]] = []
-    rules: list[str] = []
-    for i, tool in enumerate(constraint.tools):
-        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", tool.name):
-            raise ConstraintRefused(
-                "name", child("/tools", i, "function", "name"), "must be 1 to 64 of A-Z a-z 0-9 _ - and ."
-            )
-        normal = _arguments(tool, i, limits)
-        warnings += normal.warnings
-        uses += normal.uses
-        rules.append(f"args_{i}: {_block(normal.schema, whitespace)}")
-    names = [tool.name for tool in constraint.tools]
-    if len(set(names)) < len(names):
-        raise ConstraintRefused("name", "/tools", "is used by two tools: give each its own name")
-    rules.append(dialect.calls(names, parallel=constraint.parallel, spaced=whitespace == "single"))
-    start = ["calls"]
-    if constraint.mode == "auto":
-        start.append("otherwise")
-        rules.append("otherwise: " + _otherwise(constraint, whitespace, limits, uses, warnings))
-    elif constraint.answer is not None:
-        raise ConstraintRefused(
-            "tools", "/tools", "are required, so an answer schema could never apply: drop one of them"
-        )
-    lark = f"start: {' | '.join(start)}\n" + "\n".join(rules)
-    return Plan("llguidance", lark, "tools", tuple(dict.fromkeys(warnings)), tuple(uses))
-
-
-def _arguments(tool: Tool, i: int, limits: Limits) -> Normalised:
+def _arguments(tool: Tool, pointer: str, limits: Limits) -> Normalised:
     """The schema of a tool's arguments, held to objects."""
-    pointer = child("/tools", i, "function", "parameters")
     schema: Any = tool.parameters
     if schema is None or schema == {}:
         # No parameters means no arguments (OpenAI); an empty schema is how clients say the same.
         schema = {"type": "object", "additionalProperties": False}
-    normal = normalise(schema, strict=tool.strict, pointer=pointer, limits=limits)
-    body = {} if isinstance(normal.schema, bool) else normal.schema
-    definitions = body.get("$defs", {})
-    kinds = types(body, definitions)
-    if "object" not in kinds:
-        raise ConstraintRefused("type", pointer, 'arguments are an object: set `"type": "object"`')
-    if kinds != {"object"}:
-        rest = {name: value for name, value in body.items() if name != "$defs"}
-        body = {"type": ["object"], "allOf": [rest], "$defs": definitions} if rest else {"type": ["object"]}
-    return Normalised(body, normal.warnings, normal.uses)
-
-
-def _otherwise(
-    constraint: ToolCalls, whitespace: Whitespace, limits: Limits, uses: list[tuple[str, str]], warnings: list[str]
-) -> str:
-    """What an answer without a call must be: text that no call begins like, or the answer schema."""
-    dialect = get_dialect(constraint.dialect)
-    if constraint.answer is None:
-        return f"/{dialect.text}/"
-    if isinstance(constraint.answer, JsonObject):
-        schema: Schema = {"type": ["object"]}
-    else:
-        normal = normalise(constraint.answer.schema, strict=constraint.answer.strict, limits=limits)
-        schema = normal.schema
-        uses += normal.uses
-        warnings += normal.warnings
-    definitions = schema.get("$defs", {}) if isinstance(schema, dict) else {}
-    if dialect.calls_are in types(schema, definitions):
-        raise ConstraintRefused(
-            "type",
-            "",
-            f"an answer that may be an {dialect.calls_are} cannot be told from calls: allow other types only",
-        )
-    return _block(schema, whitespace)
+    try:
+        return normalise(schema, strict=tool.strict, pointer=pointer, limits=limits, kind="object")
+    except ConstraintRefused as refusal:
+        if refusal.keyword != "schema" or refusal.pointer != pointer:
+            raise
+        raise ConstraintRefused("type", pointer, 'arguments are an object: set `"type": "object"`') from refusal
 
 
 def _quoted(text: str) -> str:

@@ -1,8 +1,11 @@
 """xgrammar behind the matcher: context-free grammars in EBNF."""
 
+import re
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from grammars.context_free import endless
+from grammars.ebnf import Unreadable, read_ebnf
 from grammars.errors import ConstraintRefused
 from grammars.vocabulary import Vocabulary
 
@@ -13,10 +16,11 @@ if TYPE_CHECKING:
 class XGrammarState:
     """One xgrammar matcher, which ends without a stop token of its own."""
 
-    __slots__ = ("_matcher",)
+    __slots__ = ("_is_sure_to_end", "_matcher")
 
-    def __init__(self, matcher: Any) -> None:
-        self._matcher = matcher
+    def __init__(self, matcher: Any, *, is_sure_to_end: bool) -> None:
+        """is_sure_to_end: no rule goes on for ever, so that looking for what is forced comes to an end."""
+        self._matcher, self._is_sure_to_end = matcher, is_sure_to_end
 
     def fill(self, row: "torch.Tensor") -> None:
         """Set the bits of legal tokens."""
@@ -36,11 +40,17 @@ class XGrammarState:
 
     def fork(self) -> "XGrammarState":
         """An independent copy."""
-        return XGrammarState(self._matcher.fork())
+        return XGrammarState(self._matcher.fork(), is_sure_to_end=self._is_sure_to_end)
 
     def forced_bytes(self) -> bytes:
         """The bytes that must come next."""
-        return b"" if self._matcher.is_terminated() else self._matcher.find_jump_forward_string().encode()
+        # Under `x ::= "a" x` xgrammar 0.2.8 looks for the end of what is forced for ever.
+        if self._matcher.is_terminated() or not self._is_sure_to_end:
+            return b""
+        try:
+            return bytes(self._matcher.find_jump_forward_string().encode())
+        except UnicodeDecodeError as error:  # what is forced begins or ends inside a character
+            return bytes(error.object)
 
     @property
     def is_accepting(self) -> bool:
@@ -76,7 +86,17 @@ class XGrammarBackend:
 
         try:
             compiled = self._compiler.compile_grammar(xgrammar.Grammar.from_ebnf(ebnf))
-            return XGrammarState(xgrammar.GrammarMatcher(compiled))
+            return XGrammarState(xgrammar.GrammarMatcher(compiled), is_sure_to_end=_is_sure_to_end(ebnf))
         except (RuntimeError, ValueError) as error:
-            reason = str(error).strip().split("\n")[-1][:300]
+            # Its messages begin with a time and a line of its source, and point at the place on lines of their own.
+            lines = [line for line in str(error).split("\n") if line.strip(" ^")]
+            reason = re.sub(r"^\[[\d:]+\]\s*\S+:\d+:\s*", "", lines[0] if lines else "")[:300]
             raise ConstraintRefused("grammar", "", f"is no EBNF grammar that xgrammar reads: {reason}") from error
+
+
+def _is_sure_to_end(ebnf: str) -> bool:
+    """Whether no rule goes on for ever, as far as our own reader can tell."""
+    try:
+        return endless(read_ebnf(ebnf), "root") is None
+    except (Unreadable, LookupError, OverflowError, RecursionError):
+        return False

@@ -1,4 +1,8 @@
-"""One choice's message as it grows: engine text in, text and tool calls out, streamed or not."""
+"""One choice's message as it grows: engine text in, thoughts, text and tool calls out, streamed or not."""
+
+from dataclasses import dataclass
+
+from msgspec import UNSET
 
 from engine.messages import Finished
 from engine.request import FinishReason
@@ -9,16 +13,56 @@ from grammars.dialects import ArgumentsDelta, CallEvent, CallStarted, Dialect
 from grammars.dialects.dialect import TextDelta
 
 
-class Answer:
-    """dialect: how calls are written; None when the answer may call nothing, so that `[` is only text."""
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """More of what is thought before the answer."""
 
-    def __init__(self, dialect: Dialect | None) -> None:
+    fragment: str
+
+
+AnswerEvent = CallEvent | ReasoningDelta
+
+
+class Answer:
+    """dialect: how calls are written; None when the answer may call nothing, so that `[` is only text. reasoning: the
+    text that ends what is thought first, itself shown nowhere; None where nothing is.
+    """
+
+    def __init__(self, dialect: Dialect | None, reasoning: str | None = None) -> None:
         self._parser = None if dialect is None else dialect.stream()
+        self._until, self._held = reasoning, ""  # held: what may turn out to be a part of the end
+        self._thoughts: list[str] | None = None if reasoning is None else []
         self._text: list[str] = []
         self.calls: list[ToolCallOut] = []
 
-    def feed(self, text: str) -> list[CallEvent]:
+    def feed(self, text: str) -> list[AnswerEvent]:
         """What the next characters mean."""
+        if not text:
+            return []
+        if self._until is None:
+            return [*self._answered(text)]
+        text = self._held + text
+        end = text.find(self._until)
+        if end < 0:
+            n = _n_begun(text, self._until)
+            text, self._held = text[: len(text) - n], text[len(text) - n :]
+            return self._thought(text)
+        rest = text[end + len(self._until) :]
+        self._until, self._held = None, ""
+        return [*self._thought(text[:end]), *self._answered(rest)]
+
+    def end(self) -> list[AnswerEvent]:
+        """What is known once no more characters come: the answer was cut short in the middle of its thoughts."""
+        held, self._held = self._held, ""
+        return self._thought(held)
+
+    def _thought(self, text: str) -> list[AnswerEvent]:
+        if not text or self._thoughts is None:
+            return []
+        self._thoughts.append(text)
+        return [ReasoningDelta(text)]
+
+    def _answered(self, text: str) -> list[CallEvent]:
         if not text:
             return []
         events: list[CallEvent] = [TextDelta(text)] if self._parser is None else self._parser.feed(text)
@@ -35,9 +79,10 @@ class Answer:
     def message(self) -> MessageOut:
         """The whole message. Content is null when there are only calls, as with OpenAI."""
         text = "".join(self._text)
+        reasoning = UNSET if self._thoughts is None else "".join(self._thoughts)
         if self.calls:
-            return MessageOut(content=text or None, tool_calls=self.calls)
-        return MessageOut(content=text)
+            return MessageOut(content=text or None, tool_calls=self.calls, reasoning=reasoning)
+        return MessageOut(content=text, reasoning=reasoning)
 
     def finish_reason(self, event: Finished, *, is_constrained: bool) -> str:
         """OpenAI's word for how the answer ended.
@@ -60,3 +105,9 @@ class Answer:
                     headers={"x-should-retry": "false"},
                 )
         raise overloaded("cancelled", "The server ended the request before it was answered; send it again.", 1.0, 503)
+
+
+def _n_begun(text: str, until: str) -> int:
+    """How many of the last characters of `text` are the beginning of `until`."""
+    most = min(len(text), len(until) - 1)
+    return next((n for n in range(most, 0, -1) if until.startswith(text[-n:])), 0)

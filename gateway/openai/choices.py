@@ -1,19 +1,26 @@
 """The answers of one job while they grow: events in, progress out. A finished answer is validated before it counts."""
 
+import hashlib
+import logging
 from dataclasses import dataclass, field
+
+import msgspec
 
 from engine.messages import Delta
 from engine.request import FinishReason
 from engine.tokenizer import Tokenizer
-from gateway.openai.answer import Answer
+from gateway.openai.answer import Answer, AnswerEvent
 from gateway.openai.errors import ApiError
 from gateway.openai.job import Job
 from gateway.openai.logprobs import logprobs_out
 from gateway.openai.responses import ChoiceOut, LogprobsOut
 from gateway.openai.run import Piece
 from gateway.routing.outcome import Outcome
-from grammars.dialects import CallEvent, get_dialect
-from grammars.validation import validate
+from grammars.constraint import Constraint
+from grammars.dialects import get_dialect
+from grammars.validation import Unjudged, validate
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +29,7 @@ class Progress:
 
     index: int
     answer: Answer
-    events: list[CallEvent]
+    events: list[AnswerEvent]
     logprobs: LogprobsOut | None = None
     finish_reason: str | None = None
 
@@ -49,7 +56,8 @@ class Choices:
         calls = bool(self.job.asked.tools.callable)
         for _ in range(self.job.n):
             dialect = get_dialect(self.dialect) if calls else None
-            self._open.append(_Open(Answer(dialect), LogprobsOut([]) if self.job.request.logprobs else None))
+            answer = Answer(dialect, self.job.asked.reasoning)
+            self._open.append(_Open(answer, LogprobsOut([]) if self.job.request.logprobs else None))
 
     def take(self, piece: Piece) -> Progress:
         """Note an event. Raises ApiError for an answer that breaks its constraint, or ended out of order."""
@@ -67,7 +75,7 @@ class Choices:
         choice.finish_reason = choice.answer.finish_reason(event, is_constrained=constraint is not None)
         if constraint is not None and event.reason is FinishReason.STOP and event.is_complete:
             self._validate(event.text)
-        return Progress(piece.index, choice.answer, [], finish_reason=choice.finish_reason)
+        return Progress(piece.index, choice.answer, choice.answer.end(), finish_reason=choice.finish_reason)
 
     def completed(self) -> list[ChoiceOut]:
         """All choices, each finished."""
@@ -86,7 +94,25 @@ class Choices:
         constraint = self.job.asked.constraint
         if constraint is None:
             return
-        problem = validate(constraint, text)
+        try:
+            problem = validate(constraint, text)
+        except Unjudged as exc:
+            # Neither valid nor invalid; the response's headers have said so where that was known before.
+            log.warning("no second reader for an answer under constraint %s: %s", digest(constraint), exc)
+            return
         self.outcome.saw_validity(problem is None)
-        if problem is not None:
-            raise ApiError(500, "constraint_violated", f"The answer does not satisfy its constraint: {problem}")
+        if problem is None:
+            return
+        log.error(
+            "an answer breaks its constraint %s (%s, held by %s): keyword %s",
+            digest(constraint),
+            self.job.asked.kind,
+            self.outcome.backend,
+            problem.keyword,
+        )
+        raise ApiError(500, "constraint_violated", f"The answer does not satisfy its constraint: {problem}")
+
+
+def digest(constraint: Constraint) -> str:
+    """A short name of the constraint for logs, which never show what a client wrote."""
+    return hashlib.blake2b(msgspec.json.encode(constraint), digest_size=8).hexdigest()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from gateway.openai.answer import Answer
+from gateway.openai.answer import Answer, AnswerEvent, ReasoningDelta
 from gateway.openai.job import Job
 from gateway.openai.responses import (
     ChatChunk,
@@ -16,7 +16,7 @@ from gateway.openai.responses import (
 )
 from gateway.openai.sse import frame
 from gateway.routing.catalogue import ServedModel
-from grammars.dialects import ArgumentsDelta, CallEvent, CallStarted
+from grammars.dialects import ArgumentsDelta, CallStarted
 from grammars.dialects.dialect import TextDelta
 
 
@@ -33,7 +33,7 @@ class ChunkWriter:
         return self._frame(index, Delta(role="assistant", content="", refusal=None))
 
     def pieces(
-        self, index: int, answer: Answer, events: Sequence[CallEvent], logprobs: LogprobsOut | None
+        self, index: int, answer: Answer, events: Sequence[AnswerEvent], logprobs: LogprobsOut | None
     ) -> list[bytes]:
         """One chunk for each event; logprobs go with the first, or alone when the tokens showed nothing yet."""
         frames = []
@@ -82,11 +82,13 @@ class ChunkWriter:
         return chunk
 
 
-def _delta(event: CallEvent, answer: Answer) -> Delta:
+def _delta(event: AnswerEvent, answer: Answer) -> Delta:
     """A call's first delta carries id, type and name; the later ones only more arguments (vllm#14951, #16340)."""
     match event:
         case TextDelta():
             return Delta(content=event.fragment)
+        case ReasoningDelta():
+            return Delta(reasoning=event.fragment)
         case CallStarted():
             call = ToolCallDelta(
                 index=event.index,

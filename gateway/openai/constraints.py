@@ -3,19 +3,33 @@
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import msgspec
-
 from gateway.openai.conversation import given_text
 from gateway.openai.errors import ApiError, bad_request, refused_constraint, unsupported
-from gateway.openai.schemas import ChatRequest, ResponseFormat, StructuredOutputs
+from gateway.openai.parts import grammar_of, holds_json, laid_out, parse_schema, read_parts
+from gateway.openai.schemas import ChatRequest, FreeTextParam, ResponseFormat, StructuredOutputs
 from gateway.openai.tools import ToolUse, check_name
-from grammars.constraint import Choice, Constraint, Copied, Grammar, JsonObject, JsonSchema, Regex, ToolCalls
+from grammars.constraint import (
+    Alternatives,
+    Choice,
+    Constraint,
+    Copied,
+    FreeText,
+    JsonObject,
+    JsonSchema,
+    Layout,
+    Regex,
+    Sequence,
+    ToolCalls,
+)
 from grammars.errors import ConstraintRefused
 
 COPY_STRINGS = "structured_outputs.copy_strings"
+REASONING = "structured_outputs.reasoning"
+_SAID_OF_OTHERS = ("copy_strings", "reasoning", "whitespace", "indent", "property_order")
+_DEFAULT_INDENT = 2
 _REFUSED_OPTIONS = {
     "structural_tag": "use tools, or one of json, regex, choice and grammar.",
-    "whitespace_pattern": "white space between JSON tokens is always compact.",
+    "whitespace_pattern": "set structured_outputs.whitespace to compact, single or indented.",
     "disable_additional_properties": "say it in the schema: additionalProperties: false.",
 }
 
@@ -24,7 +38,8 @@ _REFUSED_OPTIONS = {
 class Asked:
     """What the answer must satisfy. param: the field that it came from, for error messages.
 
-    schema, name: the response schema where there is one, for templates that show it to the model.
+    schema, name: the response schema where there is one, for templates that show it to the model. reasoning: the text
+    that ends what is thought before the answer; None where nothing is.
     """
 
     constraint: Constraint | None = None
@@ -32,6 +47,7 @@ class Asked:
     schema: dict[str, Any] | bool | None = None
     name: str | None = None
     tools: ToolUse = field(default_factory=ToolUse)
+    reasoning: str | None = None
 
     @property
     def kind(self) -> str | None:
@@ -41,13 +57,22 @@ class Asked:
     @property
     def is_json(self) -> bool:
         """Whether the answer, where it is no tool call, is JSON."""
-        answer = self.constraint.inner if isinstance(self.constraint, Copied) else self.constraint
+        answer = self.constraint
+        if self.reasoning is not None and isinstance(answer, Sequence):
+            answer = answer.parts[-1]
+        answer = answer.inner if isinstance(answer, Copied) else answer
         answer = answer.answer if isinstance(answer, ToolCalls) else answer
         return isinstance(answer, JsonObject | JsonSchema)
 
     def refusal(self, refusal: ConstraintRefused) -> ApiError:
         """The refusal with the request's own field as `param`; for a tool, the tool's schema."""
-        return refused_constraint(refusal, COPY_STRINGS if refusal.keyword == "copy_strings" else self.param)
+        param = COPY_STRINGS if refusal.keyword == "copy_strings" else self.param
+        if self.reasoning is not None:
+            # The constraint is a sequence of ours: the client wrote its two parts elsewhere.
+            steps = refusal.pointer.split("/")
+            param = REASONING if steps[1:2] == ["0"] or refusal.keyword == "until" else param
+            refusal = ConstraintRefused(refusal.keyword, "/".join(["", *steps[3:]]).rstrip("/"), refusal.reason)
+        return refused_constraint(refusal, param)
 
 
 def read_constraint(request: ChatRequest, tools: ToolUse, dialect: str) -> Asked:
@@ -56,18 +81,54 @@ def read_constraint(request: ChatRequest, tools: ToolUse, dialect: str) -> Asked
     Raises ApiError 400 for two constraints that exclude each other and for options that are not served.
     """
     found = _read(request, tools, dialect)
-    if request.structured_outputs is None or not request.structured_outputs.copy_strings:
+    given = request.structured_outputs
+    if given is None:
         return found
-    if not isinstance(found.constraint, JsonSchema | ToolCalls):
+    found = _laid_out(found, given)
+    if given.copy_strings:
+        if not isinstance(found.constraint, JsonSchema | ToolCalls):
+            raise bad_request(
+                f"'{COPY_STRINGS}' needs strings that a schema names; add tools, or a response_format of type "
+                "json_schema.",
+                COPY_STRINGS,
+            )
+        found = replace(found, constraint=Copied(found.constraint, given_text(request.messages)))
+    return found if given.reasoning is None else _after_reasoning(found, given.reasoning)
+
+
+def _after_reasoning(answer: Asked, given: FreeTextParam) -> Asked:
+    """The answer with thoughts before it."""
+    if not given.until:
         raise bad_request(
-            f"'{COPY_STRINGS}' needs strings that a schema names; add tools, or a response_format of type json_schema.",
-            COPY_STRINGS,
+            f"'{REASONING}.until' is missing; give the text that ends the reasoning, such as </think>.",
+            f"{REASONING}.until",
+            "missing_required_parameter",
         )
-    return replace(found, constraint=Copied(found.constraint, given_text(request.messages)))
+    thoughts = FreeText(given.until, given.max_tokens)
+    parts = (thoughts, FreeText() if answer.constraint is None else answer.constraint)
+    return replace(answer, constraint=Sequence(parts), param=answer.param or REASONING, reasoning=given.until)
+
+
+def _laid_out(found: Asked, given: StructuredOutputs) -> Asked:
+    """The answer with the white space and the order of members that the request names."""
+    options = [name for name in ("whitespace", "indent", "property_order") if getattr(given, name) is not None]
+    if not options:
+        return found
+    param = f"structured_outputs.{options[0]}"
+    if given.indent is not None and (given.whitespace != "indented" or not 1 <= given.indent <= 8):
+        raise bad_request(
+            "'structured_outputs.indent' is 1 to 8 spaces, beside whitespace: indented.", "structured_outputs.indent"
+        )
+    if given.disable_any_whitespace and given.whitespace in ("single", "indented"):
+        raise bad_request(f"'{param}' contradicts disable_any_whitespace; send one of them.", param)
+    if found.constraint is None or not holds_json(found.constraint):
+        raise bad_request(f"'{param}' needs JSON: add tools, a response_format or a schema.", param)
+    layout = None if given.whitespace is None else Layout(given.whitespace, given.indent or _DEFAULT_INDENT)
+    return replace(found, constraint=laid_out(found.constraint, layout, given.property_order))
 
 
 def _read(request: ChatRequest, tools: ToolUse, dialect: str) -> Asked:
-    """The constraint without `copy_strings`."""
+    """The constraint without what `structured_outputs` says of constraints that stand elsewhere."""
     asked = [*_response_format(request.response_format), *_structured(request.structured_outputs), *_guided(request)]
     if len(asked) > 1:
         names = " and ".join(f"'{one.param}'" for one in asked)
@@ -110,7 +171,13 @@ def _structured(given: StructuredOutputs | None) -> list[Asked]:
     found = _asked(given.json, given.regex, given.choice, given.grammar, "structured_outputs.")
     if given.json_object:
         found.append(Asked(JsonObject(), "structured_outputs.json_object"))
-    if not found and given.copy_strings is None:
+    if given.sequence is not None:
+        param = "structured_outputs.sequence"
+        found.append(Asked(Sequence(read_parts(given.sequence, param)), param))
+    if given.alternatives is not None:
+        param = "structured_outputs.alternatives"
+        found.append(Asked(Alternatives(read_parts(given.alternatives, param)), param))
+    if not found and all(getattr(given, name) is None for name in _SAID_OF_OTHERS):
         raise bad_request("'structured_outputs' is empty; set json, regex, choice or grammar.", "structured_outputs")
     return found
 
@@ -129,7 +196,7 @@ def _asked(
     """vLLM's four constraints, under their present and their former names."""
     found = []
     if json is not None:
-        schema = _parse_schema(json, f"{prefix}json")
+        schema = parse_schema(json, f"{prefix}json")
         found.append(Asked(JsonSchema(schema), f"{prefix}json", schema))
     if regex is not None:
         found.append(Asked(Regex(regex), f"{prefix}regex"))
@@ -138,16 +205,5 @@ def _asked(
             raise bad_request(f"'{prefix}choice' is empty; list the answers.", f"{prefix}choice")
         found.append(Asked(Choice(tuple(choice)), f"{prefix}choice"))
     if grammar is not None:
-        # Lark's rules are `name: ...`, EBNF's `name ::= ...`; vLLM tells them apart in the same way.
-        found.append(Asked(Grammar(grammar, "ebnf" if "::=" in grammar else "lark"), f"{prefix}grammar"))
+        found.append(Asked(grammar_of(grammar), f"{prefix}grammar"))
     return found
-
-
-def _parse_schema(json: dict[str, Any] | str | bool, param: str) -> dict[str, Any] | bool:
-    """A schema given as an object, or as its JSON text."""
-    if not isinstance(json, str):
-        return json
-    try:
-        return msgspec.json.decode(json, type=dict[str, Any] | bool)
-    except (msgspec.DecodeError, RecursionError) as exc:
-        raise bad_request(f"'{param}' is a string but not a JSON Schema: {exc}.", param) from exc

@@ -139,6 +139,8 @@ def from_exception(exc: Exception) -> ApiError:
             return _refused_by_engine(exc)
         case EngineDied():
             return overloaded("engine_died", "The engine stopped while it answered; it restarts: try again.", 2.0, 503)
+        case EngineError() if exc.code == "grammar_too_slow":
+            return bad_request(_sentence(exc), None, exc.code)
         case EngineError():
             return ApiError(500, exc.code, f"The engine could not finish the request: {exc}")
         case HTTPException():

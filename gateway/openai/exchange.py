@@ -16,6 +16,7 @@ from gateway.openai.sse import DONE, frame
 from gateway.routing.outcome import Outcome
 from gateway.services import Services
 from gateway.telemetry.request_trace import RequestTrace
+from grammars.validation import unjudged
 
 _DEPRECATED = "@1793491200"  # RFC 9745: since 1 November 2026, the first release
 CLIENT_GONE = 499  # in the records only: there is no one left to send it to
@@ -97,10 +98,11 @@ class Exchange:
             yield writer.totals(usage(outcome), self.router())
 
     def _progress(self, writer: ChunkWriter, progress: Progress, *, is_last: bool) -> list[bytes]:
+        pieces = writer.pieces(progress.index, progress.answer, progress.events, progress.logprobs)
         if progress.finish_reason is None:
-            return writer.pieces(progress.index, progress.answer, progress.events, progress.logprobs)
+            return pieces
         router = self.router() if is_last and not writer.include_usage else None
-        return [writer.finish(progress.index, progress.finish_reason, router)]
+        return [*pieces, writer.finish(progress.index, progress.finish_reason, router)]
 
     def router(self) -> RouterOut:
         """The decision, with its cost once every choice has finished."""
@@ -114,15 +116,23 @@ class Exchange:
         reading = self.job.reading
         headers = router_headers(self.router())
         if reading.ignored:
-            # Header values are printable ASCII; a name that is not says so, but never breaks the response.
-            names = (name.encode("ascii", "backslashreplace").decode() for name in reading.ignored)
-            headers["x-ignored-params"] = ",".join("".join(c for c in n if c.isprintable()) for n in names)[:1024]
+            headers["x-ignored-params"] = ",".join(map(_printable, reading.ignored))[:1024]
+        if warnings := self._warnings():
+            headers["x-constraint-warnings"] = "; ".join(map(_printable, warnings))[:1024]
         if reading.deprecated:
             headers["deprecation"] = _DEPRECATED
             headers["x-deprecated-params"] = ",".join(reading.deprecated)
         if self._trace.traceparent is not None:
             headers["traceparent"] = self._trace.traceparent
         return headers
+
+    def _warnings(self) -> list[str]:
+        """What the constraint says that asserts nothing, and whether its answers have no second reader."""
+        run, constraint = self._run, self.job.asked.constraint
+        found = [] if run is None or run.compiled is None else list(run.compiled.warnings)
+        if constraint is not None and (why := unjudged(constraint)) is not None:
+            found.append(f"answers are not validated a second time: {why}")
+        return found
 
     def fail(self, exc: BaseException) -> ApiError:
         """Note why the request failed, for its record; returns the error to send."""
@@ -177,3 +187,8 @@ class Exchange:
         if self._run is None or self._run.outcome is None:
             raise RuntimeError("the request has not been started")
         return self._run, self._run.outcome
+
+
+def _printable(text: str) -> str:
+    """For header values, which are printable ASCII: what is not shows as an escape, but never breaks the response."""
+    return "".join(char for char in text.encode("ascii", "backslashreplace").decode() if char.isprintable())

@@ -20,11 +20,15 @@ class ToolCallOut(msgspec.Struct):
 
 
 class MessageOut(msgspec.Struct, kw_only=True):
-    """The answer. content is null when it only calls tools; refusal is always null: models say no in words."""
+    """The answer. content is null when it only calls tools; refusal is always null: models say no in words.
+
+    reasoning: what was thought before it, vLLM's name; absent unless the request asked for it.
+    """
 
     role: str = "assistant"
     content: str | None
     refusal: str | None = None
+    reasoning: str | UnsetType = UNSET
     tool_calls: list[ToolCallOut] | UnsetType = UNSET
 
 
@@ -154,6 +158,7 @@ class Delta(msgspec.Struct, kw_only=True):
     role: str | UnsetType = UNSET
     content: str | UnsetType | None = UNSET
     refusal: UnsetType | None = UNSET
+    reasoning: str | UnsetType = UNSET
     tool_calls: list[ToolCallDelta] | UnsetType = UNSET
 
 

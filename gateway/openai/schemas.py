@@ -1,6 +1,6 @@
 """The request of `POST /v1/chat/completions`, as openai 3.52 and vLLM's clients send it; null means absent."""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -105,10 +105,32 @@ class ResponseFormat(msgspec.Struct, forbid_unknown_fields=True):
     structural_tag: Any = None
 
 
-class StructuredOutputs(msgspec.Struct, forbid_unknown_fields=True):
-    """vLLM's `structured_outputs`: exactly one of the first five is set, the rest is refused unless null.
+class FreeTextParam(msgspec.Struct, forbid_unknown_fields=True):
+    """Any text up to and including the first `until`; null is to the end of the answer."""
 
-    copy_strings is our own: a hint to whatever JSON schema or tools constrain the answer, here or elsewhere.
+    until: str | None = None
+    max_tokens: int | None = None
+
+
+class PartParam(msgspec.Struct, forbid_unknown_fields=True):
+    """A part of a sequence or an alternative: exactly one member is set."""
+
+    json: dict[str, Any] | str | bool | None = None
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
+    free_text: FreeTextParam | None = None
+    sequence: "list[PartParam] | None" = None
+    alternatives: "list[PartParam] | None" = None
+
+
+class StructuredOutputs(msgspec.Struct, forbid_unknown_fields=True):
+    """vLLM's `structured_outputs`, and more: at most one of the first seven is set, the last ones are refused unless
+    null.
+
+    sequence and alternatives combine parts. reasoning, copy_strings, whitespace, indent and property_order are said of
+    whatever constrains the answer, here or elsewhere in the request.
     """
 
     json: dict[str, Any] | str | bool | None = None
@@ -116,7 +138,13 @@ class StructuredOutputs(msgspec.Struct, forbid_unknown_fields=True):
     choice: list[str] | None = None
     grammar: str | None = None
     json_object: bool | None = None
+    sequence: list[PartParam] | None = None
+    alternatives: list[PartParam] | None = None
+    reasoning: FreeTextParam | None = None
     copy_strings: bool | None = None
+    whitespace: Literal["compact", "single", "indented"] | None = None
+    indent: int | None = None
+    property_order: Literal["declared", "any"] | None = None
     structural_tag: Any = None
     whitespace_pattern: Any = None
     disable_any_whitespace: bool | None = None

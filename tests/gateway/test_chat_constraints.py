@@ -9,7 +9,19 @@ from gateway.openai.constraints import Asked, read_constraint
 from gateway.openai.errors import ApiError
 from gateway.openai.reading import read_chat
 from gateway.openai.tools import tool_use
-from grammars.constraint import Choice, Copied, Grammar, JsonObject, JsonSchema, Regex, ToolCalls
+from grammars.constraint import (
+    Alternatives,
+    Choice,
+    Copied,
+    FreeText,
+    Grammar,
+    JsonObject,
+    JsonSchema,
+    Layout,
+    Regex,
+    Sequence,
+    ToolCalls,
+)
 from grammars.errors import ConstraintRefused
 from tests.gateway.server import GatewayServer
 
@@ -51,6 +63,46 @@ def schema_format(**fields: Any) -> dict[str, Any]:
         ({"structured_outputs": {"grammar": 'root ::= "a"'}}, Grammar('root ::= "a"', "ebnf")),
         ({"structured_outputs": {"grammar": 'start: "a"'}}, Grammar('start: "a"', "lark")),
         ({"structured_outputs": {"json_object": True}}, JsonObject()),
+        (
+            {
+                "structured_outputs": {
+                    "sequence": [
+                        {"choice": ["<think>"]},
+                        {"free_text": {"until": "</think>", "max_tokens": 20}},
+                        {"alternatives": [{"json": SCHEMA}, {"sequence": [{"regex": "a"}, {"grammar": 'start: "b"'}]}]},
+                    ]
+                }
+            },
+            Sequence(
+                (
+                    Choice(("<think>",)),
+                    FreeText("</think>", 20),
+                    Alternatives((JsonSchema(SCHEMA), Sequence((Regex("a"), Grammar('start: "b"', "lark"))))),
+                )
+            ),
+        ),
+        (
+            {
+                "structured_outputs": {
+                    "alternatives": [{"json_object": True}, {"free_text": {}}],
+                    "whitespace": "single",
+                }
+            },
+            Alternatives((JsonObject(Layout("single")), FreeText())),
+        ),
+        (
+            {"structured_outputs": {"whitespace": "indented", "indent": 4}, "response_format": schema_format()},
+            JsonSchema(SCHEMA, layout=Layout("indented", 4)),
+        ),
+        (
+            {"structured_outputs": {"property_order": "any"}, "guided_json": SCHEMA},
+            JsonSchema(SCHEMA, order="any"),
+        ),
+        (
+            {"structured_outputs": {"reasoning": {"until": "</think>"}}, "guided_choice": ["x"]},
+            Sequence((FreeText("</think>"), Choice(("x",)))),
+        ),
+        ({"structured_outputs": {"reasoning": {"until": "</think>"}}}, Sequence((FreeText("</think>"), FreeText()))),
         ({"guided_json": SCHEMA}, JsonSchema(SCHEMA)),
         ({"guided_regex": "a+"}, Regex("a+")),
         ({"guided_choice": ["x"]}, Choice(("x",))),
@@ -236,6 +288,53 @@ def test_what_cannot_be_applied_is_refused_by_name(fields: dict[str, Any], param
     assert refused(**fields).detail.param == param
 
 
+@pytest.mark.parametrize(
+    ("structured", "param"),
+    [
+        ({}, ""),
+        ({"whitespace": "compact"}, ".whitespace"),
+        ({"choice": ["a"], "property_order": "any"}, ".property_order"),
+        ({"json": SCHEMA, "indent": 2}, ".indent"),
+        ({"json": SCHEMA, "whitespace": "indented", "indent": 9}, ".indent"),
+        ({"json": SCHEMA, "whitespace": "single", "disable_any_whitespace": True}, ".whitespace"),
+        ({"json": SCHEMA, "reasoning": {}}, ".reasoning.until"),
+        ({"sequence": []}, ".sequence"),
+        ({"sequence": [{}]}, ".sequence[0]"),
+        ({"sequence": [{"json": SCHEMA, "regex": "a"}]}, ".sequence[0]"),
+        ({"alternatives": [{"sequence": [{"json": "{"}]}]}, ".alternatives[0].sequence[0].json"),
+        ({"alternatives": [{"choice": ["a"]}], "regex": "a"}, ".alternatives"),
+        ({"alternatives": [{"choice": ["a"]}], "copy_strings": True}, ".copy_strings"),
+    ],
+)
+def test_a_combination_that_says_nothing_or_too_much_is_refused_by_name(structured: dict[str, Any], param: str) -> None:
+    assert refused(structured_outputs=structured).detail.param == f"structured_outputs{param}"
+
+
+def test_an_unknown_member_of_a_part_is_refused() -> None:
+    assert "max_token" in refused(structured_outputs={"sequence": [{"free_text": {"max_token": 1}}]}).detail.message
+
+
+def test_thoughts_come_before_tools_and_copied_strings() -> None:
+    plain = asked(messages=MESSAGES, tools=[tool("f")], structured_outputs={"copy_strings": True})
+    found = asked(
+        messages=MESSAGES,
+        tools=[tool("f")],
+        structured_outputs={"copy_strings": True, "reasoning": {"until": "</think>", "max_tokens": 9}},
+    )
+    assert plain.constraint is not None
+    assert found.constraint == Sequence((FreeText("</think>", 9), plain.constraint))
+    assert (found.is_json, found.param, found.tools, found.reasoning) == (False, "tools", plain.tools, "</think>")
+
+
+def test_a_refusal_behind_thoughts_names_what_the_client_wrote() -> None:
+    found = asked(response_format=schema_format(), structured_outputs={"reasoning": {"until": "x"}})
+    assert found.is_json
+    behind = found.refusal(ConstraintRefused("not", "/1/json/properties/a", "write what is allowed instead")).detail
+    assert (behind.param, behind.pointer) == ("response_format", "/properties/a")
+    thoughts = found.refusal(ConstraintRefused("max_tokens", "/0/free_text/max_tokens", "is below 0")).detail
+    assert (thoughts.param, thoughts.pointer) == ("structured_outputs.reasoning", "/max_tokens")
+
+
 def test_a_refusal_carries_keyword_pointer_and_field() -> None:
     found = asked(response_format=schema_format())
     detail = found.refusal(ConstraintRefused("not", "/properties/a", "write what is allowed instead")).detail
@@ -243,3 +342,78 @@ def test_a_refusal_carries_keyword_pointer_and_field() -> None:
     assert (detail.keyword, detail.pointer) == ("not", "/properties/a")
     assert "'not'" in detail.message
     assert "/properties/a" in detail.message
+
+
+CLOSED = {
+    "type": "object",
+    "properties": {"n": {"enum": [1, 2]}, "l": {"enum": [[], [1]]}},
+    "required": ["n", "l"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_server_shows_thoughts_apart_from_the_answer(server: GatewayServer, stream: bool) -> None:
+    fields: dict[str, Any] = {
+        "model": "small",
+        "messages": [{"role": "user", "content": "Count."}],
+        "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": CLOSED}},
+        "max_tokens": 300,
+        "extra_body": {
+            "structured_outputs": {
+                "reasoning": {"until": "</think>", "max_tokens": 12},
+                "whitespace": "indented",
+                "indent": 3,
+            }
+        },
+    }
+    with server.client() as client:
+        if stream:
+            deltas = [chunk.choices[0].delta for chunk in client.chat.completions.create(stream=True, **fields)]
+            content = "".join(delta.content or "" for delta in deltas)
+            reasoning = "".join(getattr(delta, "reasoning", None) or "" for delta in deltas)
+        else:
+            reply = client.chat.completions.create(**fields)
+            assert reply.choices[0].finish_reason == "stop"
+            content, reasoning = reply.choices[0].message.content, reply.choices[0].message.reasoning
+    assert reasoning
+    assert "<" not in reasoning[-1:]
+    assert "</think>" not in reasoning + content
+    assert json.loads(content)["n"] in (1, 2)
+    assert content == json.dumps(json.loads(content), indent=3)
+
+
+def test_thoughts_that_were_cut_short_are_shown_whole(server: GatewayServer) -> None:
+    reply = server.chat(max_tokens=4, structured_outputs={"json": CLOSED, "reasoning": {"until": "</think>"}}).json[
+        "choices"
+    ][0]
+    assert reply["finish_reason"] == "length"
+    assert reply["message"]["content"] == ""
+    assert reply["message"]["reasoning"]
+
+
+def test_a_sequence_is_answered_as_one_text(server: GatewayServer) -> None:
+    parts = [{"free_text": {"until": "!", "max_tokens": 5}}, {"json": CLOSED}, {"choice": [" (sic)"]}]
+    reply = server.chat(max_tokens=200, structured_outputs={"sequence": parts})
+    text = reply.json["choices"][0]["message"]["content"]
+    rest = text.partition("!")[2]
+    assert rest.endswith(" (sic)")
+    assert json.loads(rest.removesuffix(" (sic)"))["n"] in (1, 2)
+
+
+def test_what_a_combination_cannot_hold_is_refused_with_keyword_and_place(server: GatewayServer) -> None:
+    reply = server.chat(structured_outputs={"sequence": [{"regex": "a*"}, {"json": CLOSED}]})
+    assert reply.status == 400
+    error = reply.json["error"]
+    assert (error["param"], error["keyword"], error["pointer"]) == (
+        "structured_outputs.sequence",
+        "sequence",
+        "/0/regex",
+    )
+
+
+def test_an_answer_without_a_second_reader_is_marked(server: GatewayServer) -> None:
+    grammar = '%ignore " "\nstart: "a"'
+    reply = server.chat(structured_outputs={"grammar": grammar}, max_tokens=100)
+    assert "not validated a second time" in reply.headers["x-constraint-warnings"]
+    assert "x-constraint-warnings" not in server.chat(structured_outputs={"grammar": 'start: "a"'}).headers

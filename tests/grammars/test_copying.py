@@ -14,7 +14,17 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from benchmarks.tokenizers import load_tokenizer
-from grammars import ConstraintRefused, Copied, GrammarCompiler, JsonObject, JsonSchema, Matcher, Tool, ToolCalls
+from grammars import (
+    ConstraintRefused,
+    Copied,
+    GrammarCompiler,
+    JsonObject,
+    JsonSchema,
+    Layout,
+    Matcher,
+    Tool,
+    ToolCalls,
+)
 from grammars.free_strings import FreeStrings
 from grammars.limits import Limits
 from grammars.validation import validate
@@ -349,3 +359,17 @@ def test_a_text_with_nothing_to_copy_is_refused(compiler: GrammarCompiler, text:
     with pytest.raises(ConstraintRefused) as refusal:
         compiler.compile(Copied(JsonSchema(STRING), text))
     assert refusal.value.keyword == "copy_strings"
+
+
+def test_copied_strings_may_stand_in_indented_json(compiler: GrammarCompiler) -> None:
+    schema = {"type": "object", "properties": {"s": STRING, "n": {"type": "integer"}}, "additionalProperties": False}
+    constraint = Copied(JsonSchema(schema, layout=Layout("indented")), "to Oslo, \n please")
+    for value, is_copied in [
+        ({"s": "Oslo", "n": 1}, True),
+        ({"s": ", \n p"}, True),
+        ({}, True),
+        ({"s": "Rome"}, False),
+    ]:
+        text = json.dumps(value, indent=2)
+        assert takes(compiler, constraint, text) is is_copied
+        assert (validate(constraint, text) is None) is is_copied

@@ -24,9 +24,9 @@ BACKENDS: list[tuple[str, Constraint]] = [
     ("llguidance", JsonSchema({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})),
     ("xgrammar", Grammar('root ::= "[" item ("," item)* "]"\nitem ::= [0-9]{1,2} | root')),
     ("llguidance", Grammar('start: "[" item ("," item)* "]"\nitem: /[0-9]{1,2}/ | start', "lark")),
-    ("llguidance", Regex("(a|bc)+[0-9]?")),
-    ("outlines", Regex(r"a\b[ .]\bb+")),
-    ("llguidance", Choice(("yes", "no", "note"))),
+    ("outlines", Regex("(a|bc)+[0-9]?")),
+    ("llguidance", Regex(r"[a-z ]{1,300}")),
+    ("outlines", Choice(("yes", "no", "note"))),
 ]
 
 
