@@ -1,6 +1,7 @@
 """A text read character by character under expressions: where one stands in their automata, which are made lazily."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Final
 
 from grammars.alphabet import Alphabet
@@ -10,23 +11,34 @@ from grammars.steps import Steps
 from grammars.subsets import Subsets
 
 State = tuple[int, ...]
-_MOST_STEPS: Final = 20_000_000  # over the life of a recogniser, whose tables grow with them
+
 UNKNOWN: Final[State] = ()
 """The state after which the tables have grown too large."""
 
 
 class Recogniser:
-    """Texts that match all of some expressions in our dialect, each as a whole. Not for many threads at once: the
-    tables are filled as they are needed, but two threads at most do the same work twice."""
+    """Texts that match all of some expressions in our dialect, each as a whole.
+
+    Expressions are read when they are first needed, and tables filled as they are: two threads at most do the same work
+    twice.
+    """
 
     def __init__(self, patterns: Sequence[str]) -> None:
-        """Raises RegexRefused for an expression that is too large to be read."""
-        steps = Steps(_MOST_STEPS)
-        trees = [parse(pattern) for pattern in patterns]
-        self._alphabet = Alphabet(trees, steps)
-        n = len(self._alphabet.symbols)
-        self._parts = [Subsets(Nfa.of(tree, self._alphabet, steps), n, steps) for tree in trees]
-        self.start: State = tuple(part.start for part in self._parts)
+        self._patterns = patterns
+        self._parts: list[Subsets] = []
+
+    @cached_property
+    def start(self) -> State:
+        """The state before the first character; UNKNOWN for expressions that are too large to be read."""
+        steps = Steps()
+        try:
+            trees = [parse(pattern) for pattern in self._patterns]
+            self._alphabet = Alphabet(trees, steps)
+            n = len(self._alphabet.symbols)
+            self._parts = [Subsets(Nfa.of(tree, self._alphabet, steps), n, steps) for tree in trees]
+        except RegexRefused:
+            return UNKNOWN
+        return tuple(part.start for part in self._parts)
 
     def after(self, state: State, code: int) -> State:
         """The state after one more code point; UNKNOWN stays UNKNOWN."""
@@ -54,6 +66,6 @@ class Recogniser:
             state = self.after(state, ord(char))
             if not all(state):
                 break
-        if not state and self._parts:
+        if not state and self._patterns:
             raise RegexRefused("needs too large an automaton: use smaller counts and fewer alternatives")
         return all(at and part.accepts(at) for part, at in zip(self._parts, state, strict=True))

@@ -1,7 +1,8 @@
 """Which names an object may still get, and whether it may end: sets of declared names as bits."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import or_
 
 from grammars.tracking.rules import Alternative, ObjectRule
 
@@ -31,8 +32,23 @@ class Names:
     @cached_property
     def addable(self) -> int:
         """Declared names after any of which the object can still be finished."""
-        bits = (bit for bit in self.rule.bits.values() if bit & self.available)
-        return sum(bit for bit in bits if self.with_declared(bit).is_completable)
+        return reduce(or_, map(self._addable_for, self.rule.alternatives), 0)
+
+    def _addable_for(self, one: Alternative) -> int:
+        if not self._is_alive(one) or not self._can_meet(one):
+            return 0
+        missing = one.required & ~self.seen
+        free = self.available & ~one.forbidden
+        short = one.least - self.n - missing.bit_count()
+        if not self.rule.any_order and short > 0:
+            # What comes next leaves the names before it behind, and with them the count may fail.
+            bits = (bit for bit in self.rule.bits.values() if bit & free)
+            return sum(bit for bit in bits if self.with_declared(bit)._can_meet(one))
+        if one.most is not None and self.n + missing.bit_count() >= one.most:
+            free &= missing
+        if missing and not self.rule.any_order:
+            free &= ((missing & -missing) << 1) - 1
+        return free
 
     @cached_property
     def takes_others(self) -> bool:

@@ -40,6 +40,7 @@ class Phase(IntEnum):
     AFTER = 7  # a value ended inside a container
     DONE = 8
     TEXT = 9  # no JSON at all
+    START = 10  # what the first byte will tell apart from JSON
 
 
 @dataclass(slots=True, eq=False)
@@ -110,7 +111,7 @@ class Position:
     @classmethod
     def start(cls, rules: Rules) -> "Position":
         """Before the first byte of an answer."""
-        return cls(rules, node=rules.root)
+        return cls(rules, phase=Phase.START if rules.json_begins else Phase.VALUE, node=rules.root)
 
     @property
     def string(self) -> StringRule | None:
@@ -168,7 +169,7 @@ class Position:
             text = _shape(text)
         if self.phase is Phase.STRING:
             rule = self.string
-            if rule is None:
+            if rule is None or (rule.recogniser is not None and not self.state):
                 return None
             text = text if self.unique or not (rule.is_free or self.state) else b""
             count = min(self.count, max(rule.shortest, rule.bound))
@@ -178,19 +179,45 @@ class Position:
             text = text if self.frame.rule.names or self.frame.rule.patterns else b""
         return (around, self.phase, self.node, text, self.pending, count, self.state, self.blank)
 
-    def after_any(self) -> "Position | None":
-        """The position behind the closing quote of the string or name being read, unless its text is a special one."""
-        if self.phase is Phase.IN_NAME:
-            return None if self.frame is None else self._named_as(self.frame, None)
+    def afters(self) -> list["Position"]:
+        """The positions that may be behind the closing quote of the string or name being read, unless its text is a
+        special one."""
         frame = self.frame
         if frame is None:
-            return Position(self.rules, None, Phase.DONE, self.node)
-        return Position(self.rules, frame if frame.is_object else replace(frame, n=frame.n + 1), Phase.AFTER, ANY)
+            return [Position(self.rules, None, Phase.DONE, self.node)]
+        if self.phase is not Phase.IN_NAME:
+            return [Position(self.rules, frame if frame.is_object else replace(frame, n=frame.n + 1), Phase.AFTER, ANY)]
+        after = self._named_as(frame, None)
+        if after is None or not isinstance(frame.rule, ObjectRule) or not frame.rule.patterns:
+            return [] if after is None else [after]
+        nodes = {child for _, child in frame.rule.patterns}
+        if frame.rule.additional is not None:
+            nodes.add(frame.rule.additional)
+        return [replace(after, node=node) for node in sorted(nodes)]
 
     @property
     def is_shut(self) -> bool:
         """Whether a name is read, and only declared ones may come."""
         return self.phase is Phase.IN_NAME and self.frame is not None and _is_shut(self.frame)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether a whole answer was read."""
+        return self.phase is Phase.DONE
+
+    def value_alone(self) -> "Position | None":
+        """Behind a name, the same position without the object around it; None elsewhere, and where that matters."""
+        if self.phase is not Phase.COLON or (self.frame is not None and self.frame.captures):
+            return None
+        return Position(self.rules, None, Phase.COLON, self.node)
+
+    def name_ends(self) -> list[bytes]:
+        """What is left of the spellings of the declared names that the name being read may become."""
+        frame = self.frame
+        if frame is None or not isinstance(frame.rule, ObjectRule) or frame.names is None:
+            return []
+        bits = frame.rule.bits_by_prefix.get(self.text, 0) & frame.names.addable
+        return [text[len(self.text) :] for text, bit in frame.rule.spellings if bit & bits]
 
     @property
     def dead_names(self) -> int:
@@ -213,14 +240,6 @@ class Position:
         return [spelling[len(self.text) :] + b'"' for spelling, bit in rule.spellings if bit & bits]
 
     @property
-    def text_matters(self) -> bool:
-        """Whether some texts of the string or name being read are special."""
-        if self.phase is Phase.IN_NAME:
-            rule = None if self.frame is None else self.frame.rule
-            return isinstance(rule, ObjectRule) and (bool(rule.names) or rule.counts)
-        return self.unique
-
-    @property
     def ends_alike(self) -> bool:
         """Whether all texts of the string or name being read lead to the same place, but for the special ones."""
         frame = self.frame
@@ -228,9 +247,7 @@ class Position:
             return self.is_in_string and frame is None
         if frame.captures and not self._is_listed:
             return False
-        if not isinstance(frame.rule, ObjectRule):
-            return True
-        return not frame.rule.patterns if self.phase is Phase.IN_NAME else frame.rule.tag != frame.member
+        return self.phase is Phase.IN_NAME or not isinstance(frame.rule, ObjectRule) or frame.rule.tag != frame.member
 
     def special_texts(self) -> list[bytes]:
         """What is to be added to the string or name being read so that its text is one that a rule knows."""
@@ -288,8 +305,10 @@ class Position:
             return self._in_name(byte)
         if phase is Phase.SCALAR:
             return self._in_scalar(byte)
-        if phase is Phase.TEXT:
+        if phase is Phase.TEXT or phase is Phase.DONE:
             return self
+        if phase is Phase.START and byte not in self.rules.json_begins:
+            return Position(self.rules, None, Phase.TEXT)
         if byte in _BLANK:
             return replace(self, blank=self.blank + bytes((byte,)))
         frame = self.frame
@@ -312,8 +331,6 @@ class Position:
     def _begin(self, byte: int) -> "Position | None":
         """The first byte of a value."""
         frame, node = self.frame, self.rules.nodes[self.node]
-        if frame is None and self.rules.json_begins and byte not in self.rules.json_begins:
-            return Position(self.rules, None, Phase.TEXT)
         if frame is not None and frame.captures and not frame.is_object:
             frame = replace(frame, begin=len(self.captured))
         if byte in (_OPEN_OBJECT, _OPEN_ARRAY):

@@ -15,7 +15,6 @@ from grammars import item_counts, property_counts
 from grammars.draft import Draft
 from grammars.normal_form import Schema, every
 from grammars.recogniser import Recogniser
-from grammars.regex_syntax import RegexRefused
 from grammars.tracking.branches import Branch, branches, kinds, only
 from grammars.tracking.names import Names
 from grammars.tracking.objects import Grouped, grouped, tagged
@@ -387,10 +386,7 @@ def _recognised(strings: list[Branch]) -> StringRule:
     branch = strings[0]
     patterns = [part["pattern"] for part in (branch, *branch.get("allOf", ())) if "pattern" in part]
     bound = max(branch.get("minLength", 0), branch.get("maxLength", -1) + 1)
-    try:
-        return StringRule(is_free=False, recogniser=Recogniser(patterns), bound=bound)
-    except RegexRefused:
-        return StringRule(is_free=False)
+    return StringRule(is_free=False, recogniser=Recogniser(patterns), bound=bound)
 
 
 def _union(parts: list[Branch]) -> Schema:

@@ -27,7 +27,8 @@ Ids = NDArray[np.int64]
 Words = NDArray[np.uint32]
 _LARGE: Final = 8_192
 _MOST_SUFFIXES: Final = 4_096
-_UNKNOWN: Final = -1
+_UNKNOWN, _DEPENDS = -1, -2
+"""Marks of a suffix that was not tried, and of one that depends on more than the value behind a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +49,19 @@ class Shared:
     """What the states of one constraint share, and no others. It is part of the key of their masks, which keep it
     alive: so no other constraint can ever be mistaken for it.
 
-    suffixes: for places behind a quote, which suffixes of tokens may follow: 1, 0, or -1 for not known yet.
+    suffixes: for places behind a quote, which suffixes of tokens may follow: 1, 0, or one of the marks above.
     """
 
     suffixes: dict[Key, NDArray[np.int8]] = field(default_factory=dict)
+
+    def known(self, key: Key | None, n: int) -> NDArray[np.int8]:
+        """What is known of the `n` suffixes at the place of `key`, to be completed."""
+        found = None if key is None else self.suffixes.get(key)
+        if found is None:
+            found = np.full(n, _UNKNOWN, dtype=np.int8)
+            if key is not None and len(self.suffixes) < _MOST_SUFFIXES:
+                self.suffixes[key] = found
+        return found
 
 
 class TrackedState:
@@ -122,7 +132,9 @@ class TrackedState:
         is_between = position.pending[:1] != b"\\"  # not within an escape
         if string is not None and is_between:
             self._keep_length(words, position, string)
-        if is_between and position.is_safe(0) and position.ends_alike:
+        if position.is_shut and not position.pending:
+            self._choose_name(words, position)
+        elif is_between and position.is_safe(0) and position.ends_alike:
             self._close(words, position)
         elif (
             is_between
@@ -141,35 +153,63 @@ class TrackedState:
         """Clear the tokens that end the string or name wrongly; up to its end every character was seen to."""
         closings = self._spellings.closings
         is_held = _are_set(words, closings.ids)
-        follows = self._suffixes(position.after_any(), np.unique(closings.suffix[is_held]))
-        broken = is_held & ~follows[closings.suffix]
-        tried: list[Ids] = [closings.odd] if position.text_matters else []
-        for text in position.special_texts():
+        is_wanted = np.zeros(len(closings.suffixes), dtype=np.bool_)
+        is_wanted[closings.suffix[is_held]] = True
+        wanted = np.flatnonzero(is_wanted)
+        every = [self._suffixes(after, wanted)[closings.suffix] for after in position.afters()]
+        some_follow = np.logical_or.reduce(every) if every else np.zeros(closings.ids.size, dtype=np.bool_)
+        broken, is_unclear = is_held & ~some_follow, np.zeros(closings.ids.size, dtype=np.bool_)
+        if len(every) > 1:
+            is_unclear = is_held & some_follow & ~np.logical_and.reduce(every)
+        specials = position.special_texts()
+        for text in specials:
             where = closings.starting(text)
-            tried.append(closings.ids[where])
             broken[where] = False
+            is_unclear[where] = is_held[where]
         _clear(words, closings.ids[broken])
-        if tried:
-            ids = _held(words, np.unique(np.concatenate(tried)))
-            _clear(words, self._breaking(ids[np.argsort(self._spellings.rank[ids])]))
+        tried = closings.ids[is_unclear]
+        if any(b"\\" in text for text in specials):
+            tried = np.union1d(tried, _held(words, closings.odd))
+        if tried.size:
+            _clear(words, self._breaking(tried[np.argsort(self._spellings.rank[tried])]))
 
-    def _suffixes(self, after: Position | None, wanted: Ids) -> NDArray[np.bool_]:
+    def _suffixes(self, after: Position, wanted: Ids) -> NDArray[np.bool_]:
         """For each suffix of a token that ends a string whether it can follow at `after`, right behind the quote.
 
-        wanted: the indices of those that matter; the others are free.
+        wanted: the indices of those that matter; the others are free. Behind a name most suffixes end within its value:
+        these are known for all objects together.
         """
         suffixes = self._spellings.closings.suffixes
-        if after is None:
-            return np.zeros(len(suffixes), dtype=np.bool_)
-        key = after.key(self._spellings.lengths.reach)
-        known = self._shared.suffixes.get(key) if key is not None else None
-        if known is None:
-            known = np.full(len(suffixes), _UNKNOWN, dtype=np.int8)
-            if key is not None and len(self._shared.suffixes) < _MOST_SUFFIXES:
-                self._shared.suffixes[key] = known
-        for i in wanted[known[wanted] == _UNKNOWN].tolist():
+        known = self._shared.known(after.key(self._spellings.lengths.reach), len(suffixes))
+        missing = wanted[known[wanted] == _UNKNOWN]
+        if missing.size and (value := after.value_alone()) is not None:
+            alone = self._shared.known(value.key(self._spellings.lengths.reach), len(suffixes))
+            for i in missing[alone[missing] == _UNKNOWN].tolist():
+                following = value.read(suffixes[i])
+                alone[i] = _DEPENDS if following is not None and following.is_done else following is not None
+            settled = missing[alone[missing] != _DEPENDS]
+            known[settled] = alone[settled]
+            missing = missing[alone[missing] == _DEPENDS]
+        for i in missing.tolist():
             known[i] = after.read(suffixes[i]) is not None
         return known > 0
+
+    def _choose_name(self, words: Words, position: Position) -> None:
+        """Keep, where only declared names may come, the tokens that lead to one."""
+        spellings = self._spellings
+        closings = spellings.closings
+        leading: list[int] = []
+        tried: list[Ids] = [np.zeros(0, dtype=np.int64)]
+        for rest in position.name_ends():
+            leading += spellings.beginnings(rest, 0)
+            tried.append(closings.ids[closings.starting(rest)])
+        ids = np.unique(np.concatenate([*tried, closings.odd]))
+        held = _held(words, ids)
+        broken = self._breaking(held[np.argsort(spellings.rank[held])])
+        kept = np.concatenate([np.array(leading, dtype=np.int64), np.setdiff1d(held, broken)])
+        bits = np.zeros(words.size, dtype=np.uint32)
+        np.bitwise_or.at(bits, kept >> 5, np.uint32(1) << (kept & 31).astype(np.uint32))
+        words &= bits
 
     def _try(self, words: Words, position: Position) -> None:
         """Try the tokens at a position where any byte may matter; first those of one first byte together."""
