@@ -20,6 +20,14 @@ class Names:
     others: frozenset[str] = frozenset()
     n: int = 0
     has_others: bool = False
+    dead: int = 0
+
+    @cached_property
+    def alternatives(self) -> tuple[Alternative, ...]:
+        """Those that every value fits."""
+        if not self.dead:
+            return self.rule.alternatives
+        return tuple(one for i, one in enumerate(self.rule.alternatives) if not self.dead >> i & 1)
 
     @cached_property
     def available(self) -> int:
@@ -32,7 +40,7 @@ class Names:
     @cached_property
     def addable(self) -> int:
         """Declared names after any of which the object can still be finished."""
-        return reduce(or_, map(self._addable_for, self.rule.alternatives), 0)
+        return reduce(or_, map(self._addable_for, self.alternatives), 0)
 
     def _addable_for(self, one: Alternative) -> int:
         if not self._is_alive(one) or not self._can_meet(one):
@@ -61,26 +69,33 @@ class Names:
     def may_end(self) -> bool:
         """Whether some alternative holds as it is."""
         return any(
-            not one.required & ~self.seen and one.least <= self.n and self._is_alive(one)
-            for one in self.rule.alternatives
+            not one.required & ~self.seen and one.least <= self.n and self._is_alive(one) for one in self.alternatives
         )
 
     @cached_property
     def is_completable(self) -> bool:
         """Whether names can be added until some alternative holds."""
-        return any(self._is_alive(one) and self._can_meet(one) for one in self.rule.alternatives)
+        return any(self._is_alive(one) and self._can_meet(one) for one in self.alternatives)
 
     def with_declared(self, bit: int) -> "Names":
         """These names and a declared one."""
-        return Names(self.rule, self.seen | bit, self.others, self.n + 1, self.has_others)
+        return Names(self.rule, self.seen | bit, self.others, self.n + 1, self.has_others, self.dead)
 
     def with_other(self, name: str) -> "Names":
         """These names and a further one; `""` for one that is not remembered."""
         others = self.others | {name} if name and self.rule.counts else self.others
-        return Names(self.rule, self.seen, others, self.n + (name not in self.others), True)
+        return Names(self.rule, self.seen, others, self.n + (name not in self.others), True, self.dead)
+
+    def with_value(self, name: str, text: bytes) -> "Names":
+        """These names after the value of one of them, which is spelled `text`."""
+        judges = self.rule.judges[name]
+        dead = sum(1 << i for i, judge in enumerate(judges) if not judge.fits(text))
+        return Names(self.rule, self.seen, self.others, self.n, self.has_others, self.dead | dead)
 
     def _is_alive(self, one: Alternative) -> bool:
-        return not self.seen & one.forbidden and (one.most is None or self.n <= one.most)
+        if self.seen & one.forbidden or (one.is_closed and self.has_others):
+            return False
+        return one.most is None or self.n <= one.most
 
     def _can_meet(self, one: Alternative) -> bool:
         missing = one.required & ~self.seen

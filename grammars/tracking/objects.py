@@ -57,15 +57,6 @@ class Grouped:
             replace(one, forbidden=one.forbidden | gone) for one in self.alternatives if not one.required & gone
         )
 
-    def as_patterns(self, members: Mapping[str, Schema]) -> dict[str, Schema]:
-        """Declared members as patterns, one for all names of one schema: the backend takes those in any order."""
-        by_schema: dict[str, tuple[Schema, list[str]]] = {}
-        for name, member in members.items():
-            if member is False:
-                continue  # the rule forbids it
-            by_schema.setdefault(canonical(member), (member, []))[1].append(name)
-        return {"|".join(map(literal, names)): member for member, names in by_schema.values()}
-
     def without_names(self, patterns: Mapping[str, Schema]) -> dict[str, Schema]:
         """Patterns of further names, without the declared ones. Raises RegexRefused where that grows too large."""
         out: dict[str, Schema] = {}
@@ -76,11 +67,21 @@ class Grouped:
         return out
 
 
+def as_patterns(members: Mapping[str, Schema]) -> dict[str, Schema]:
+    """Declared members as patterns, one for all names of one schema: the backend takes those in any order."""
+    by_schema: dict[str, tuple[Schema, list[str]]] = {}
+    for name, member in members.items():
+        if member is False:
+            continue  # the rule forbids it
+        by_schema.setdefault(canonical(member), (member, []))[1].append(name)
+    return {"|".join(map(literal, names)): member for member, names in by_schema.values()}
+
+
 def grouped(parts: list[Branch], definitions: Mapping[str, Schema]) -> Grouped | None:
     """Object branches as one shape; None where a name's schema depends on the branch."""
     if len(parts) > _MOST:
         return None
-    names = _merged([[*dict.fromkeys((*part.get("properties", {}), *part.get("required", ())))] for part in parts])
+    names = merged_names(parts)
     if names is None:
         return None
     patterns, additional = parts[0].get("patternProperties", {}), parts[0].get("additionalProperties", True)
@@ -89,14 +90,14 @@ def grouped(parts: list[Branch], definitions: Mapping[str, Schema]) -> Grouped |
         if others.keys() != patterns.keys():
             return None
         pairs = [(part.get("additionalProperties", True), additional), *((others[p], patterns[p]) for p in patterns)]
-        if not all(_are_same(one, other, definitions) for one, other in pairs):
+        if not all(are_same(one, other, definitions) for one, other in pairs):
             return None
     members: dict[str, Schema] = {}
     for name in names:
-        found = [member for member in (_member(part, name) for part in parts) if member is not False]
+        found = [member for member in (member_of(part, name) for part in parts) if member is not False]
         if not found and additional is False and not patterns:
             continue  # nobody may write it
-        if not all(_are_same(member, found[0], definitions) for member in found[1:]):
+        if not all(are_same(member, found[0], definitions) for member in found[1:]):
             return None
         members[name] = found[0] if found else True
     bits = {name: 1 << i for i, name in enumerate(members)}
@@ -127,8 +128,9 @@ def tagged(parts: list[Branch], definitions: Mapping[str, Schema]) -> tuple[str,
     return (name, values) if len(set(every)) == len(every) else None
 
 
-def _merged(orders: list[list[str]]) -> list[str] | None:
-    """One order of all names that keeps each of `orders`; None where they contradict one another."""
+def merged_names(parts: list[Branch]) -> list[str] | None:
+    """One order of the names of all branches that keeps that of each; None where they contradict one another."""
+    orders = [[*dict.fromkeys((*part.get("properties", {}), *part.get("required", ())))] for part in parts]
     before: dict[str, set[str]] = {name: set() for order in orders for name in order}
     for order in orders:
         for earlier, later in pairwise(order):
@@ -139,7 +141,7 @@ def _merged(orders: list[list[str]]) -> list[str] | None:
         return None
 
 
-def _are_same(a: Any, b: Any, definitions: Mapping[str, Schema]) -> bool:
+def are_same(a: Any, b: Any, definitions: Mapping[str, Schema]) -> bool:
     """Whether two schemas read alike once their references are followed; within a bound of work."""
     stack, assumed = [(a, b)], set()
     for _ in range(_MOST_COMPARED):
@@ -173,7 +175,7 @@ def _followed(schema: Any, definitions: Mapping[str, Schema]) -> Any:
     return definitions.get(schema["$ref"].removeprefix("#/$defs/")) if _is_reference(schema) else schema
 
 
-def _member(part: Branch, name: str) -> Schema:
+def member_of(part: Branch, name: str) -> Schema:
     """The schema of a member of one branch."""
     properties: Mapping[str, Schema] = part.get("properties", {})
     if name in properties:
@@ -189,7 +191,7 @@ def _alternative(part: Branch, bits: Mapping[str, int]) -> list[Alternative]:
     """The alternative of one branch; none where it requires what it forbids."""
     required = forbidden = 0
     for name, bit in bits.items():
-        if _member(part, name) is False:
+        if member_of(part, name) is False:
             forbidden |= bit
         if name in part.get("required", ()):
             required |= bit

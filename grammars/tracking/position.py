@@ -68,7 +68,10 @@ class Frame:
     key: Key | None = field(init=False)
 
     def __post_init__(self) -> None:
-        own = isinstance(self.rule, ArrayRule) and bool(self.rule.unique or self.rule.contains)
+        if isinstance(self.rule, ArrayRule):
+            own = bool(self.rule.unique or self.rule.contains)
+        else:
+            own = self.rule is not None and self.member in self.rule.judges
         self.captures = own or (self.parent is not None and self.parent.captures)
         self.key = self._key()
 
@@ -84,7 +87,7 @@ class Frame:
         if names is None:
             return None
         counted = (names.n, names.others) if self.rule.counts else 0
-        return (around, self.node, self.tag, names.seen, names.has_others, counted)
+        return (around, self.node, self.tag, names.seen, names.has_others, names.dead, counted)
 
 
 @dataclass(slots=True, eq=False)
@@ -331,7 +334,7 @@ class Position:
     def _begin(self, byte: int) -> "Position | None":
         """The first byte of a value."""
         frame, node = self.frame, self.rules.nodes[self.node]
-        if frame is not None and frame.captures and not frame.is_object:
+        if frame is not None and frame.captures:
             frame = replace(frame, begin=len(self.captured))
         if byte in (_OPEN_OBJECT, _OPEN_ARRAY):
             is_object = byte == _OPEN_OBJECT
@@ -466,12 +469,15 @@ class Position:
             rule = frame.rule
             if isinstance(rule, ObjectRule) and rule.tag is not None and frame.member == rule.tag and not frame.tag:
                 frame = _tagged(frame, rule, text)
+            if isinstance(rule, ObjectRule) and frame.member in rule.judges and frame.names is not None:
+                names = frame.names.with_value(frame.member, self._captured_value(frame, last))
+                if not names.alternatives:
+                    return None
+                frame = replace(frame, names=names, member="")
             return Position(self.rules, frame, Phase.AFTER, ANY, captured=self.captured)
         frame = replace(frame, n=frame.n + 1)
         if isinstance(frame.rule, ArrayRule) and (frame.rule.unique or frame.rule.contains):
-            is_string = self.phase is Phase.STRING
-            raw = self.captured[frame.begin :] + (b'"' if is_string else last)
-            value = parsed(raw)
+            value = parsed(self._captured_value(frame, last))
             if frame.rule.unique:
                 name = canonical(value)
                 if name in frame.before:
@@ -479,6 +485,10 @@ class Position:
                 frame = replace(frame, before=frame.before | {name})
             frame = replace(frame, counts=_counted(frame.rule, frame.counts, value))
         return Position(self.rules, frame, Phase.AFTER, ANY, captured=self.captured)
+
+    def _captured_value(self, frame: Frame, last: bytes) -> bytes:
+        """The text of the value that ended in `frame`. last: a byte of it not captured yet."""
+        return self.captured[frame.begin :] + (b'"' if self.phase is Phase.STRING else last)
 
 
 def _counted(rule: ObjectRule | ArrayRule | None, counts: tuple[int, ...], item: Any) -> tuple[int, ...]:

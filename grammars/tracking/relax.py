@@ -17,8 +17,9 @@ from grammars.normal_form import Schema, every
 from grammars.recogniser import Recogniser
 from grammars.tracking.branches import Branch, branches, kinds, only
 from grammars.tracking.names import Names
-from grammars.tracking.objects import Grouped, grouped, tagged
+from grammars.tracking.objects import Grouped, as_patterns, grouped, tagged
 from grammars.tracking.rules import ANY, OPAQUE, ArrayRule, Contained, Node, ObjectRule, Rules, StringRule, Unique
+from grammars.tracking.shapes import Shapes, judge, shapes
 from grammars.tracking.uniqueness import NotUnique, read_unique
 from grammars.validators import anchored, build
 
@@ -153,6 +154,8 @@ class _Relaxing:
         one = None if any("enum" in part for part in parts) else grouped(parts, self.definitions)
         if one is not None and (ruled := self.object(one)) is not None:
             return (ruled[0], [ruled[1]]) if isinstance(ruled[1], dict) else (None, [])
+        if self.order == "any" and (found_shapes := shapes(parts, self.definitions)) is not None:
+            return self.shaped(found_shapes)
         tag = None if any("enum" in part for part in parts) else tagged(parts, self.definitions)
         if self.order == "any" and (orders := _orders(parts)) is not None:
             ordered, out = self.ordered, [self.opaque_branch(part) for part in orders]
@@ -175,6 +178,27 @@ class _Relaxing:
         node = self.rules.add()
         self.rules.nodes[node] = Node(string=StringRule(is_free=False))
         return ObjectRule({name: node}, additional=OPAQUE, tag=name, by_tag=by_tag), told
+
+    def shaped(self, found: Shapes) -> tuple[ObjectRule, list[Branch]]:
+        """The rule of objects of several shapes, and what the backend is told of each."""
+        shared = {name: self.govern(member) for name, member in found.names.items() if member is not None}
+        told: list[Branch] = []
+        for members, is_open in zip(found.members, found.additional, strict=True):
+            outs = {
+                name: shared[name][1] if name in shared else self.opaque(member) for name, member in members.items()
+            }
+            part: Branch = {"type": ["object"], "patternProperties": as_patterns(outs)}
+            told.append(part if is_open else {**part, "additionalProperties": False})
+        judges = {
+            name: tuple(judge(members.get(name, True), self.definitions, self.validator) for members in found.members)
+            for name, member in found.names.items()
+            if member is None
+        }
+        nodes = {name: shared[name][0] if name in shared else OPAQUE for name in found.names}
+        self.rules.is_held = True
+        additional = ANY if any(found.additional) else None
+        rule = ObjectRule(nodes, (), additional, found.alternatives, is_held=True, any_order=True, judges=judges)
+        return rule, told
 
     def object(self, one: Grouped, *, any_order: bool | None = None) -> tuple[ObjectRule, Schema] | None:
         """The rule and the part of objects of one shape, False where there are none; None where no rule can be kept."""
@@ -203,7 +227,7 @@ class _Relaxing:
         members = {name: out for name, (_, out) in children.items()}
         others = {pattern: out for pattern, _, out in patterns}
         if any_order:
-            others = {**one.as_patterns(members), **one.without_names(others)}
+            others = {**as_patterns(members), **one.without_names(others)}
         elif members:
             told["properties"] = members
         if others:

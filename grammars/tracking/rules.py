@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from grammars.recogniser import Recogniser
+    from grammars.tracking.shapes import Judge
 
 ANY: Final = 0
 """The node that allows every value and says nothing of it."""
@@ -18,13 +19,15 @@ OPAQUE: Final = 1
 class Alternative:
     """One way in which the names of an object may be chosen. Names are bits, by their position in `ObjectRule.names`.
 
-    required, forbidden: sets of declared names. least, most: bounds of the number of members.
+    required, forbidden: sets of declared names. least, most: bounds of the number of members. is_closed: no further
+    names may come, although other alternatives allow them.
     """
 
     required: int = 0
     forbidden: int = 0
     least: int = 0
     most: int | None = None
+    is_closed: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +37,8 @@ class ObjectRule:
     names: of the declared members, with their nodes, in order. patterns: of further names, each
     with its node; additional: the node of all others, None where there are none. alternatives: one must hold at the
     end. is_held: the rule says more than the backend does. any_order: declared names come in any order; else in
-    theirs, before all others. tag: a member that comes first, whose value selects the rule of the whole object.
+    theirs, before all others. judges: by name, of the members that differ between the alternatives, one for each of
+    these. tag: a member that comes first, whose value selects the rule of the whole object.
     """
 
     names: Mapping[str, int] = field(default_factory=dict)
@@ -43,6 +47,7 @@ class ObjectRule:
     alternatives: tuple[Alternative, ...] = (Alternative(),)
     is_held: bool = False
     any_order: bool = False
+    judges: Mapping[str, "tuple[Judge, ...]"] = field(default_factory=dict)
     tag: str | None = None
     by_tag: Mapping[str, "ObjectRule"] = field(default_factory=dict)
     bits: Mapping[str, int] = field(init=False)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Ids = NDArray[np.int64]
 Words = NDArray[np.uint32]
 _LARGE: Final = 8_192
-_MOST_SUFFIXES: Final = 4_096
+_MOST_SUFFIXES: Final = 512
 _UNKNOWN, _DEPENDS = -1, -2
 """Marks of a suffix that was not tried, and of one that depends on more than the value behind a name."""
 
