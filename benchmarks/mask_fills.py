@@ -118,7 +118,7 @@ def main() -> None:
     with load(LARGE, 0, False) as engine:
         params = SamplingParams(temperature=1.0, seed=1, max_tokens=STEPS)
         answers = [r.token_ids for r in engine.generate(prompts(streams), params, constraint=constraint)]
-        compiled = GrammarCompiler(engine.tokenizer).compile(constraint)
+        compiled = GrammarCompiler(engine.tokenizer, deadline_s=60).compile(constraint)
         n_words = compiled.matcher()._vocabulary.n_words
         x, weight = torch.randn(16, 2048), torch.randn(2048, 2048)
         print(machine())

@@ -103,10 +103,12 @@ class GrammarCompiler:
         return self._vocabulary.n_words
 
     def warm_up(self) -> None:
-        """Load the commonest backend, and start the probe in the background: no constraint's cost."""
+        """Load the commonest backend and, at the same time, the probe: no constraint's cost."""
         if self._probe is not None:
             self._probe.start()
         self._backend("llguidance").spellings  # noqa: B018
+        if self._probe is not None:
+            self._probe.wait()
 
     def close(self) -> None:
         """End the probe's processes. What was compiled stays usable."""
@@ -131,8 +133,12 @@ class GrammarCompiler:
         if isinstance(constraint, Copied):
             return self._copying(constraint, self.compile(constraint.inner), warm=True)
         encoded = self._encoded(constraint)
+        digest = _digest(encoded)
         self._backend("llguidance")
-        return self._cache.get(_digest(encoded), lambda: self._compile(constraint, encoded), self._deadline_s)
+        if self._probe is not None and not self._cache.knows(digest) and not is_quick(constraint, encoded):
+            self._probe.start()
+            self._probe.wait()  # that is no constraint's cost either
+        return self._cache.get(digest, lambda: self._compile(constraint, encoded), self._deadline_s)
 
     def cached(self, constraint: Constraint) -> CompiledConstraint | None:
         """The compiled constraint if the cache holds it. Raises ConstraintRefused when it remembers a refusal."""
@@ -220,9 +226,13 @@ class GrammarCompiler:
         """The constraint as text. Properties are written in their order, so nothing is sorted."""
         try:
             return msgspec.json.encode(constraint)
+        except UnicodeEncodeError as error:
+            reason = "holds half of a surrogate pair, which no text can: remove it"
+            raise ConstraintRefused(main_keyword(constraint), "", reason) from error
         except (TypeError, ValueError, RecursionError) as error:
             plan(constraint, self._whitespace, self._limits)  # names the place that is too deep or no JSON
-            raise ConstraintRefused("schema", "", f"is not JSON ({error}): send plain JSON values") from error
+            keyword = main_keyword(constraint)
+            raise ConstraintRefused(keyword, "", f"is not JSON ({error}): send plain JSON values") from error
 
 
 def main_keyword(constraint: Constraint) -> str:

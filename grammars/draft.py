@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from grammars.errors import ConstraintRefused
 
@@ -21,6 +21,25 @@ _BY_NAME = {
     "draft-03": None, "draft-04": Draft.DRAFT4, "draft-05": Draft.DRAFT4, "draft-06": Draft.DRAFT6,
     "draft-07": Draft.DRAFT7, "2019-09": Draft.DRAFT2019, "2020-12": Draft.DRAFT2020,
 }  # fmt: skip
+
+
+SINCE: Final = {
+    "const": Draft.DRAFT6, "contains": Draft.DRAFT6, "propertyNames": Draft.DRAFT6,
+    "if": Draft.DRAFT7, "then": Draft.DRAFT7, "else": Draft.DRAFT7,
+    "minContains": Draft.DRAFT2019, "maxContains": Draft.DRAFT2019, "dependentRequired": Draft.DRAFT2019,
+    "dependentSchemas": Draft.DRAFT2019, "unevaluatedProperties": Draft.DRAFT2019,
+    "unevaluatedItems": Draft.DRAFT2019, "$recursiveRef": Draft.DRAFT2019,
+    "prefixItems": Draft.DRAFT2020, "$dynamicRef": Draft.DRAFT2020,
+}  # fmt: skip
+"""The draft that brought a keyword; what is not named here is in all of them."""
+
+UNTIL: Final = {"additionalItems": Draft.DRAFT2019, "$recursiveRef": Draft.DRAFT2019}
+"""The last draft with a keyword. `dependencies` left the standard as well, but validators read it in every draft."""
+
+
+def knows(draft: Draft, keyword: str) -> bool:
+    """Whether a keyword of the standard asserts something in `draft`; in others it is an annotation."""
+    return SINCE.get(keyword, draft) <= draft <= UNTIL.get(keyword, draft)
 
 
 def declared(schema: Any) -> Draft | None:
@@ -42,21 +61,16 @@ def declared(schema: Any) -> Draft | None:
 
 
 def of(schema: Any) -> Draft:
-    """The draft to read `schema` in. Without `$schema`: 2020-12, unless it uses spellings that only older drafts know.
+    """The draft to read `schema` in. Without `$schema`: 2020-12, or 2019-09 where it uses what only that one knows.
 
-    A boolean `exclusiveMinimum` or `exclusiveMaximum` means draft-04, an array of `items` or `dependencies` draft-07.
-    Raises ConstraintRefused as `declared` does.
+    That is an array of `items`, or `$recursiveRef`. Every other old spelling (a boolean `exclusiveMinimum`,
+    `dependencies`) is read in both. Raises ConstraintRefused as `declared` does.
     """
     draft = declared(schema)
     if draft is not None:
         return draft
-    oldest = Draft.DRAFT2020
-    for node in _nodes(schema):
-        if isinstance(node.get("exclusiveMinimum"), bool) or isinstance(node.get("exclusiveMaximum"), bool):
-            return Draft.DRAFT4
-        if isinstance(node.get("items"), list) or isinstance(node.get("dependencies"), dict):
-            oldest = Draft.DRAFT7
-    return oldest
+    is_older = any(isinstance(node.get("items"), list) or "$recursiveRef" in node for node in _nodes(schema))
+    return Draft.DRAFT2019 if is_older else Draft.DRAFT2020
 
 
 def _nodes(schema: Any) -> Iterator[dict[str, Any]]:

@@ -6,6 +6,7 @@ of the rewriting (`solver.py`), and recursion ends when the same set comes back.
     Expression = All | AnyOf | OneOf | Not | Ref | Values | Plain (in `plain.py`)
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Union
 
@@ -89,13 +90,18 @@ ANYTHING: Final = All(())
 NOTHING: Final = AnyOf(())
 
 
-def refers(expression: Expression) -> bool:
-    """Whether a reference must be followed to know what is said of the value itself."""
+def followed(expression: Expression) -> Iterator[Ref]:
+    """The references that must be followed to know what is said of the value itself."""
     match expression:
         case Ref():
-            return True
+            yield expression
         case All() | AnyOf() | OneOf():
-            return any(map(refers, expression.members))
+            for member in expression.members:
+                yield from followed(member)
         case Not():
-            return refers(expression.member)
-    return False
+            yield from followed(expression.member)
+
+
+def refers(expression: Expression) -> bool:
+    """Whether a reference must be followed to know what is said of the value itself."""
+    return any(True for _ in followed(expression))

@@ -9,12 +9,13 @@ those that bind one type of value, `conditions.py` those that combine schemas, b
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final, NoReturn
 
 from grammars import conditions, draft, keywords, unevaluated
 from grammars.draft import Draft
 from grammars.errors import ConstraintRefused
-from grammars.expressions import ANYTHING, NOTHING, All, Conjunction, Expression, Ref, Unheld, Values
+from grammars.expressions import ANYTHING, NOTHING, All, Conjunction, Expression, Ref, Unheld, Values, followed
 from grammars.limits import Limits, check_schema
 from grammars.normal_form import Schema, equal
 from grammars.plain import BY_TYPE, Plain
@@ -69,6 +70,7 @@ def normalise(
         if kind is not None:
             whole = (*whole, Plain(BY_TYPE[kind]))
         root = writer.document(whole)
+        walk.check_circles()
     except Unheld as error:
         raise ConstraintRefused(error.keyword, error.pointer or pointer, error.reason) from error
     except RecursionError as error:
@@ -122,6 +124,7 @@ class Walk:
             for keyword in node.keys() & ENFORCED - {"$ref"}:
                 self.warn(keyword, pointer, f"stands beside $ref, where {self.declared.name} ignores it")
             node = {"$ref": node["$ref"]}
+        node = self.of_draft(node, pointer)
         self.uses += [(keyword, pointer) for keyword in node if keyword in ENFORCED]
         for keyword in node:
             if keyword not in ENFORCED and keyword not in ANNOTATIONS and not keyword.startswith("x-"):
@@ -132,6 +135,21 @@ class Walk:
             with self.entering(pointer.removeprefix(self.prefix), self.scope):
                 return self.together(node, pointer)
         return self.together(node, pointer)
+
+    def of_draft(self, node: dict[str, Any], pointer: str) -> dict[str, Any]:
+        """The node without keywords that the document's draft does not know.
+
+        A document that names no draft is read in the one that its spellings have in common; without one it is refused.
+        """
+        is_resource = pointer != self.prefix and not node.keys().isdisjoint(("$id", "id"))
+        if is_resource and draft.declared(node) not in (None, self.draft):
+            self.refuse("$schema", pointer, "names another draft than the whole schema: write it in one of them")
+        unknown = [keyword for keyword in node if keyword in ENFORCED and not draft.knows(self.draft, keyword)]
+        for keyword in unknown:
+            if self.declared is None and keyword in draft.SINCE:
+                self.refuse(keyword, pointer, "is newer than a list of `items` or `$recursiveRef`: use one of them")
+            self.warn(keyword, pointer, f"is no keyword of {self.draft.name}")
+        return {keyword: value for keyword, value in node.items() if keyword not in unknown} if unknown else node
 
     def together(self, node: dict[str, Any], pointer: str) -> Expression:
         """What all keywords of a node say."""
@@ -211,6 +229,14 @@ class Walk:
         except (LookupError, ValueError):
             self.refuse(keyword, pointer, f"`{target}` names nothing in this schema: define it, or correct the name")
         return at
+
+    def check_circles(self) -> None:
+        """Raise ConstraintRefused where what is said of a value depends on itself, which the standard leaves open."""
+        try:
+            TopologicalSorter({ref: followed(said) for ref, said in self.read.items()}).prepare()
+        except CycleError as error:
+            ref: Ref = error.args[1][0]
+            self.refuse(ref.keyword, ref.pointer, "leads back to itself without an end: break the circle")
 
     def target(self, keyword: str, target: Any, pointer: str) -> tuple[Any, str]:
         """(node, document pointer) that a reference leads to, unread."""

@@ -66,7 +66,7 @@ def _numbers(walk: "Walk", node: dict[str, Any], pointer: str) -> Numbers:
     for side in ("Minimum", "Maximum"):
         exclusive, inclusive = f"exclusive{side}", side.lower()
         if isinstance(bounds.get(exclusive), bool):
-            if walk.draft is not Draft.DRAFT4:
+            if walk.declared not in (None, Draft.DRAFT4):
                 walk.refuse(exclusive, pointer, "is a boolean only in draft-04: give the bound itself")
             if bounds.pop(exclusive):
                 if inclusive not in bounds:

@@ -185,6 +185,12 @@ class ObjectWriter:
             names = {name: write(objects.of(name)) for name in dict.fromkeys([*properties, *required])}
             properties = {name: schema for name, schema in names.items() if name in objects.required}
             additional, regions, is_closed, most, allowed = False, {}, True, None, list(properties)
+        if fewest > len(required) and not is_closed:
+            further = _further(regions, additional, fewest + len(properties))
+            if further is not None:  # names that can run out are told one by one
+                properties |= {name: schema for name, schema in further.items() if name not in properties}
+                allowed = [name for name, schema in properties.items() if schema is not False]
+                additional, regions, is_closed = False, {}, True
         if is_closed:
             if fewest > len(allowed):
                 return None
@@ -216,6 +222,27 @@ def _additional(objects: Objects) -> Conjunction:
     for layer in objects.layers:
         found = both(found, layer.additional)
     return found
+
+
+def _further(regions: dict[str, Any], additional: Any, most: int) -> dict[str, Any] | None:
+    """Names that patterns match, or (additional) none does, and what is said of each; None for more than `most`."""
+    if not regions:
+        return None if additional is not False else {}
+    languages = dict(regions)
+    found: dict[str, Any] = {}
+    try:
+        if additional is not False:
+            languages[automata.complement("|".join(f"(?:{one})" for one in regions))] = additional
+        for language, schema in languages.items():
+            if schema is False:
+                continue
+            texts = automata.texts(language, most)
+            if texts is None:
+                return None
+            found |= dict.fromkeys(texts, schema)
+    except RegexRefused:
+        return None
+    return found if len(found) <= most else None
 
 
 def _beside(pattern: str, schema: Schema, properties: dict[str, Schema]) -> str:

@@ -95,7 +95,7 @@ def _schema_block(normal: Normalised, layout: Layout, order: Order, pointer: str
     if relaxed.ordered:
         why = "where objects of several shapes cannot be told apart by their place or a first member"
         warnings = (f"property_order at {pointer or '(root)'}: stays `declared` {why}",)
-    return _Block(json_block(relaxed.schema, layout), relaxed.node, warnings)
+    return _Block(json_block(relaxed.schema, layout, pointer), relaxed.node, warnings)
 
 
 @dataclass(frozen=True, slots=True)

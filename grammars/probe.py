@@ -57,13 +57,13 @@ class ProbeLimits:
 
 
 class Probe:
-    """Server processes for one vocabulary, started when they are needed and again when they end. Thread-safe."""
+    """The server process of one vocabulary, started when it is needed and again when it ends. Thread-safe."""
 
     module = "grammars.probe_main"
 
     def __init__(self, vocabulary: Vocabulary, whitespace: Whitespace, limits: Limits, bounds: ProbeLimits) -> None:
         self._vocabulary, self._whitespace, self._limits, self._bounds = vocabulary, whitespace, limits, bounds
-        self._servers: dict[bool, _Server] = {}
+        self._server: _Server | None = None
         self._lock = threading.Lock()
         self._is_closed = False
 
@@ -73,49 +73,51 @@ class Probe:
         return hasattr(os, "fork")
 
     def start(self) -> None:
-        """Start the server of what most constraints need, in the background."""
-        self._server(is_full=False)
+        """Start the server, in the background. Where the system gives no process, whoever asks first tries again."""
+        with contextlib.suppress(CompileTimeout):
+            self._running()
+
+    def wait(self) -> None:
+        """Until the server has read its vocabulary, or ended."""
+        server = self._server
+        if server is not None:
+            server.wait()
 
     def try_out(self, constraint: Constraint, wall_s: float) -> Verdict:
         """How planning, compiling and the first mask end: `fits`, `refused`, `cpu`, `memory` or `crash`.
 
         Raises CompileTimeout where the wall clock decides, or the server cannot be kept alive.
         """
-        is_full = False
         for _ in range(3):
-            verdict = self._server(is_full=is_full).ask(constraint, wall_s)
+            verdict = self._running().ask(constraint, wall_s)
             if verdict is None:
                 continue  # the server ended, which is not the constraint's doing: that runs in a worker
             if verdict.kind == "late":
                 raise CompileTimeout(f"the constraint was not tried out within {wall_s:g} s: try again")
-            if verdict.kind != "elsewhere":
-                return verdict
-            is_full = True
+            return verdict
         raise CompileTimeout("the process that tries constraints out could not be kept alive: try again")
 
     def close(self) -> None:
-        """End the servers; whoever waits gets a CompileTimeout."""
+        """End the server; whoever waits gets a CompileTimeout."""
         with self._lock:
             self._is_closed = True
-            servers = list(self._servers.values())
-            self._servers.clear()
-        for server in servers:
+            server, self._server = self._server, None
+        if server is not None:
             server.end()
 
-    def _server(self, *, is_full: bool) -> "_Server":
+    def _running(self) -> "_Server":
         with self._lock:
             if self._is_closed:
                 raise CompileTimeout("the compiler is closed")
-            server = self._servers.get(is_full)
-            if server is None or server.is_dead:
-                if server is not None:
-                    server.end()
-                server = self._servers[is_full] = _Server(self.module, self._setup(is_full))
+            if self._server is None or self._server.is_dead:
+                if self._server is not None:
+                    self._server.end()
+                self._server = _Server(self.module, self._setup())
                 # Also where nobody closes: an abandoned process would outlive whoever wanted it.
-                weakref.finalize(self, server.end)
-            return server
+                weakref.finalize(self, self._server.end)
+            return self._server
 
-    def _setup(self, is_full: bool) -> Setup:
+    def _setup(self) -> Setup:
         bounds = self._bounds
         return Setup(
             tokenizer=self._vocabulary.hf.backend_tokenizer.to_str(),
@@ -128,7 +130,6 @@ class Probe:
             memory_bytes=bounds.memory_bytes,
             nice=bounds.nice,
             at_once=bounds.at_once,
-            is_full=is_full,
         )
 
 
@@ -163,6 +164,10 @@ class _Server:
         """Of the process."""
         return self._process.pid
 
+    def wait(self) -> None:
+        """Until it takes jobs, or ended."""
+        self._ready.wait(_START_S)
+
     def ask(self, constraint: Constraint, wall_s: float) -> Verdict | None:
         """The verdict; None where the server ended first. Reading the vocabulary counts for no job."""
         future: Future[Verdict | None] = Future()
@@ -173,7 +178,7 @@ class _Server:
             self._asked[number] = future
         self._outbox.put(encode(Job(number, wall_s, constraint)))
         try:
-            self._ready.wait(_START_S)
+            self.wait()
             return future.result(wall_s + _SLACK_S)
         except TimeoutError:
             return Verdict(number, "late")

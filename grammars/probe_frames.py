@@ -25,7 +25,7 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
 
     tokenizer: the text of tokenizer.json. size: width of a row of logits. stop_ids: what ends an answer. silent_ids:
     what never carries text. cpu_s: CPU time of one job. memory_bytes: address space that a job may take beside what
-    the process had. is_full: load every backend; else llguidance alone, without transformers.
+    the process had.
     """
 
     tokenizer: str
@@ -38,7 +38,6 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     memory_bytes: int
     nice: int
     at_once: int
-    is_full: bool
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -77,14 +76,13 @@ class TextPlan(msgspec.Struct, frozen=True):
 class Verdict(msgspec.Struct, frozen=True, tag="verdict"):
     """How a job ended.
 
-    `fits`: it was compiled within its bounds; `elsewhere`: it needs more than this process has loaded; `refused`: with
-    keyword, pointer and reason; `cpu`, `memory`, `crash`: what killed it; `late`: the wall clock, which says nothing
-    about the constraint. plan: None where it is more than text. n_bytes: what it left allocated, None where the
-    platform does not say.
+    `fits`: it was compiled within its bounds; `refused`: with keyword, pointer and reason; `cpu`, `memory`, `crash`:
+    what killed it; `late`: the wall clock, which says nothing about the constraint. plan: None where it is more than
+    text. n_bytes: what it left allocated, None where the platform does not say.
     """
 
     id: int
-    kind: Literal["fits", "elsewhere", "refused", "cpu", "memory", "crash", "late"]
+    kind: Literal["fits", "refused", "cpu", "memory", "crash", "late"]
     plan: TextPlan | None = None
     n_bytes: int | None = None
     keyword: str = ""

@@ -51,8 +51,6 @@ def _run(job: Job, setup: Setup, backends: Backends, vocabulary: Vocabulary) -> 
 
 def _attempt(job: Job, setup: Setup, backends: Backends, vocabulary: Vocabulary) -> Verdict:
     planned = plan_within(job.constraint, setup.whitespace, setup.limits, setup.size)
-    if not setup.is_full and set(planned.backend.split("+")) - {"llguidance", "outlines", "scanner"}:
-        return Verdict(job.id, "elsewhere")
     before = heap_bytes()
     start = backends.start(planned)
     after = heap_bytes()

@@ -17,7 +17,6 @@ import socket
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Final, Literal
 
 import torch
@@ -25,7 +24,6 @@ import torch
 from grammars.backends import Backends, plan_within
 from grammars.constraint import JsonSchema
 from grammars.errors import ConstraintRefused, MatcherFailed
-from grammars.llguidance_backend import LLGuidanceBackend
 from grammars.probe_frames import Frames, Job, Ready, Setup, Verdict, encode
 from grammars.probe_job import run_jobs
 from grammars.vocabulary import Vocabulary
@@ -202,55 +200,16 @@ class Server:
             self._parent.sendall(encode(message))
 
 
-class _LightBackend(LLGuidanceBackend):
-    """llguidance from the text of a tokenizer, without transformers."""
-
-    def __init__(self, vocabulary: Vocabulary, tokenizer: str) -> None:
-        super().__init__(vocabulary)
-        self._text = tokenizer
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        import llguidance
-
-        return llguidance.LLTokenizer(
-            self._text, n_vocab=self._vocabulary.size, eos_token=list(self._vocabulary.stop_ids)
-        )
-
-
-class _LightVocabulary(Vocabulary):
-    """What a vocabulary has been found to be, without its tokenizer."""
-
-    def __init__(self, setup: Setup) -> None:
-        self.size, self.stop_ids, self.n_words = setup.size, setup.stop_ids, (setup.size + 31) // 32
-        self.__dict__["silent_ids"] = setup.silent_ids
-
-
-class _LightBackends(Backends):
-    """llguidance alone."""
-
-    def __init__(self, vocabulary: Vocabulary, tokenizer: str) -> None:
-        super().__init__(vocabulary)
-        self._made["llguidance"] = _LightBackend(vocabulary, tokenizer)
-        self._made["llguidance"].warm_up()
-
-
 def _load(setup: Setup) -> tuple[Vocabulary, Backends]:
     """What jobs share, made before the first worker is forked, so that none has to make it."""
-    vocabulary: Vocabulary
-    backends: Backends
-    if setup.is_full:
-        from tokenizers import Tokenizer
-        from transformers import PreTrainedTokenizerFast
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
 
-        hf = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(setup.tokenizer))
-        vocabulary = Vocabulary(hf, setup.size, setup.stop_ids)
-        vocabulary.__dict__["silent_ids"] = setup.silent_ids
-        backends = Backends(vocabulary)
-        backends.get("xgrammar")
-    else:
-        vocabulary = _LightVocabulary(setup)
-        backends = _LightBackends(vocabulary, setup.tokenizer)
+    hf = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(setup.tokenizer))
+    vocabulary = Vocabulary(hf, setup.size, setup.stop_ids)
+    vocabulary.__dict__["silent_ids"] = setup.silent_ids  # special tokens are no part of the tokenizer's text
+    backends = Backends(vocabulary)
+    backends.get("xgrammar")
     vocabulary.warm_up()
     backends.get("llguidance").spellings  # noqa: B018
     with contextlib.suppress(ConstraintRefused, MatcherFailed):

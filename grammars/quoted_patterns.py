@@ -13,6 +13,7 @@ from grammars.regex_text import NOTHING, emit
 
 _NUL: Final[Ranges] = ((0x00, 0x00),)
 _CONTROLS: Final[Ranges] = ((0x00, 0x09), (0x0B, 0x1F))
+_UNSPELLED: Final[Ranges] = ((0x00, 0x07), (0x0B, 0x0B), (0x0E, 0x1F), (0x7F, 0x7F))  # no letter after the backslash
 _ESCAPED: Final[Ranges] = ((0x22, 0x22), (0x5C, 0x5C))
 
 
@@ -28,6 +29,26 @@ def quoted(pattern: str) -> str:
         return pattern
     narrowed = _narrowed(tree, {node: _without_nul(ranges) for node, ranges in at_fault.items()})
     return NOTHING if narrowed is None else emit(narrowed)
+
+
+def quoted_without_u(pattern: str) -> str:
+    """`quoted`, for strings without escapes by number: without the classes that only these could spell.
+
+    llguidance 1.9 reads such a class between two `.*` as nothing at all, so that any text would do.
+    """
+    tree = parse(pattern)
+    unspelled: dict[Node, Ranges] = {node: () for node in nodes(tree) if _is_unspelled(node)}
+    if unspelled:
+        narrowed = _narrowed(tree, unspelled)
+        pattern = NOTHING if narrowed is None else emit(narrowed)
+    return quoted(pattern)
+
+
+def _is_unspelled(node: Node) -> bool:
+    if not isinstance(node, Class) or node.properties:
+        return False
+    ranges = code_points(node)
+    return bool(ranges) and _covers(_UNSPELLED, ranges)
 
 
 def _read_loosely(node: Node) -> Ranges | None:

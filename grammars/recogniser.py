@@ -59,6 +59,13 @@ class Recogniser:
             state = self.after(state, ord(char))
         return all(state)
 
+    def takes_all(self, text: str) -> bool:
+        """Whether every text that begins with `text` matches."""
+        state = self.start
+        for char in text:
+            state = self.after(state, ord(char))
+        return all(at and part.is_trap(at) for part, at in zip(self._parts, state, strict=True)) if state else False
+
     def matches(self, text: str) -> bool:
         """Whether `text` matches. Raises RegexRefused when the tables have grown too large."""
         state = self.start

@@ -89,6 +89,7 @@ _CLASS_ESCAPES: Final = {
 }  # fmt: skip
 _CONTROL_ESCAPES: Final = {"t": 0x09, "n": 0x0A, "v": 0x0B, "f": 0x0C, "r": 0x0D}
 _COUNT: Final = re.compile(r"\{(\d+)(?:(,)(\d*))?\}")
+_BLANK_COUNT: Final = re.compile(r"\{(?=[^}]*\s)(?=[^}]*\d)\s*\d*\s*(?:,\s*\d*\s*)?\}")  # engines disagree about these
 _PROPERTY: Final = re.compile(r"\{(\^?)([A-Za-z_]+(?:=[A-Za-z_]+)?)\}")
 
 
@@ -209,6 +210,8 @@ class _Parser:
                 raise RegexRefused(f"has a quantifier `{char}` with nothing before it")
             case "{" if _COUNT.match(self.text, self.at - 1):
                 raise RegexRefused("has a counted repetition with nothing before it")
+            case "{" if match := _BLANK_COUNT.match(self.text, self.at - 1):
+                raise RegexRefused(f"has blanks in a count, `{match[0]}`: leave them out, or escape the brace")
         return _one(ord(char))
 
     def group(self, depth: int) -> Node:

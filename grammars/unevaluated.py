@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from grammars.json_schema import Walk
 
 ALL: Final = frozenset({"unevaluatedProperties", "unevaluatedItems"})
-_REST_OF_ITEMS: Final = ("additionalItems", "unevaluatedItems")
 _MAX_WAYS: Final = 128
 _MAX_DEPTH: Final = 16
 
@@ -96,6 +95,7 @@ class _Reader:
             return [Way()]
         if depth > _MAX_DEPTH:
             self.walk.refuse(self.keyword, self.pointer, "depends on branches without end: close the branches instead")
+        node = self.walk.of_draft(node, pointer)
         found = [self._own(node, pointer)]
         for i, member in enumerate(node.get("allOf") or ()):
             found = self._product(found, self.ways(member, child(pointer, "allOf", i), depth + 1))
@@ -138,7 +138,8 @@ class _Reader:
             all_names = "additionalProperties" in node or "unevaluatedProperties" in node
             return Way(names=tuple(node.get("properties") or ()), patterns=patterns, all_names=all_names)
         prefix = node.get("prefixItems") or (node["items"] if isinstance(node.get("items"), list) else [])
-        all_items = isinstance(node.get("items"), dict | bool) or not node.keys().isdisjoint(_REST_OF_ITEMS)
+        all_items = isinstance(node.get("items"), dict | bool) or "unevaluatedItems" in node
+        all_items = all_items or (isinstance(node.get("items"), list) and "additionalItems" in node)
         matching: Conjunction = ()
         if "contains" in node:
             matching = (self.walk.visit(node["contains"], child(pointer, "contains")),)

@@ -1,9 +1,11 @@
 """jsonschema-rs, whose patterns run in linear time: does a value satisfy a client's schema, or a normal one."""
 
 from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import Any
 
 from grammars.draft import Draft
+from grammars.formats import ENFORCED as FORMATS
 from grammars.linear_patterns import linear
 from grammars.normal_form import Schema, every
 
@@ -12,8 +14,8 @@ def build(schema: Any, draft: Draft) -> Any:
     """A jsonschema-rs validator of `schema` in `draft`, with formats asserted and remote references unreachable.
 
     Patterns with look-around or word boundaries are rewritten first (`linear_patterns.py`), so that all of them run in
-    linear time. Raises ValueError (jsonschema_rs.ValidationError and ReferencingError are) when the validator refuses
-    the schema.
+    linear time. Formats of the standard are asserted in every draft, those that a draft does not know as in 2020-12.
+    Raises ValueError (jsonschema_rs.ValidationError and ReferencingError are) when the validator refuses the schema.
     """
     import jsonschema_rs
 
@@ -25,12 +27,23 @@ def build(schema: Any, draft: Draft) -> Any:
         Draft.DRAFT2020: jsonschema_rs.Draft202012Validator,
     }
     return classes[draft](
-        linear(schema),
+        linear(schema, are_booleans_known=draft is Draft.DRAFT4),
         validate_formats=True,
+        formats={name: partial(_is_of_format, name) for name in FORMATS} if draft < Draft.DRAFT2019 else None,
         ignore_unknown_formats=True,
         pattern_options=jsonschema_rs.RegexOptions(),
         retriever=_unreachable,
     )
+
+
+def _is_of_format(name: str, text: str) -> bool:
+    return bool(_validator_of_format(name).is_valid(text))
+
+
+@cache
+def _validator_of_format(name: str) -> Any:
+    """Of one of the few formats of the standard, always the same."""
+    return build({"format": name}, Draft.DRAFT2020)
 
 
 def accepts(schema: Schema, definitions: Mapping[str, Schema], value: Any) -> bool:

@@ -63,7 +63,7 @@ class Names:
         """Whether a further, new name may come."""
         if self.rule.additional is None and not self.rule.patterns:
             return False
-        return self.with_other("").is_completable
+        return self.with_other(None).is_completable
 
     @cached_property
     def may_end(self) -> bool:
@@ -81,9 +81,9 @@ class Names:
         """These names and a declared one."""
         return Names(self.rule, self.seen | bit, self.others, self.n + 1, self.has_others, self.dead)
 
-    def with_other(self, name: str) -> "Names":
-        """These names and a further one; `""` for one that is not remembered."""
-        others = self.others | {name} if name and self.rule.counts else self.others
+    def with_other(self, name: str | None) -> "Names":
+        """These names and a further one, which counts once; None for a new one that is not remembered."""
+        others = self.others | {name} if name is not None and self.rule.counts else self.others
         return Names(self.rule, self.seen, others, self.n + (name not in self.others), True, self.dead)
 
     def with_value(self, name: str, text: bytes) -> "Names":

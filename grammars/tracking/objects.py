@@ -1,6 +1,6 @@
 """Several object branches as one shape with alternatives, or told apart by a tag."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
@@ -72,9 +72,15 @@ def as_patterns(members: Mapping[str, Schema]) -> dict[str, Schema]:
     by_schema: dict[str, tuple[Schema, list[str]]] = {}
     for name, member in members.items():
         if member is False:
-            continue  # the rule forbids it
+            continue  # `impossible` says it
         by_schema.setdefault(canonical(member), (member, []))[1].append(name)
     return {"|".join(map(literal, names)): member for member, names in by_schema.values()}
+
+
+def impossible(names: Iterable[str], members: Mapping[str, Schema]) -> dict[str, Any]:
+    """What the backend is told of names that may not come, so that it begins none of them: they have no order."""
+    never = {name: False for name in names if members.get(name, False) is False}
+    return {"properties": never} if never else {}
 
 
 def grouped(parts: list[Branch], definitions: Mapping[str, Schema]) -> Grouped | None:
@@ -99,7 +105,7 @@ def grouped(parts: list[Branch], definitions: Mapping[str, Schema]) -> Grouped |
             continue  # nobody may write it
         if not all(are_same(member, found[0], definitions) for member in found[1:]):
             return None
-        members[name] = found[0] if found else True
+        members[name] = found[0] if found else False
     bits = {name: 1 << i for i, name in enumerate(members)}
     alternatives = dict.fromkeys(alternative for part in parts for alternative in _alternative(part, bits))
     if not alternatives:

@@ -179,7 +179,8 @@ class Position:
             if rule.longest is not None and rule.longest - self.count < reach:
                 count = self.count
         if self.phase is Phase.IN_NAME and self.frame is not None and isinstance(self.frame.rule, ObjectRule):
-            text = text if self.frame.rule.names or self.frame.rule.patterns else b""
+            others = self.frame.names.others if self.frame.names is not None else ()
+            text = text if self.frame.rule.names or self.frame.rule.patterns or others else b""
         return (around, self.phase, self.node, text, self.pending, count, self.state, self.blank)
 
     def afters(self) -> list["Position"]:
@@ -224,13 +225,13 @@ class Position:
 
     @property
     def dead_names(self) -> int:
-        """Declared names, as bits, that the name being read may turn into although they may not come: where others must
-        match a pattern, it could be none of these in the end."""
+        """Declared names, as bits, that the name being read may turn into although they may not come: where not every
+        other name may, it could be none of these in the end."""
         frame = self.frame
         if frame is None or not isinstance(frame.rule, ObjectRule) or frame.names is None:
             return 0
         rule = frame.rule
-        if not rule.is_held or rule.additional is not None or not rule.patterns:
+        if not rule.is_held or not rule.is_narrow:
             return 0
         return rule.bits_by_prefix.get(self.text, 0) & ~frame.names.addable
 
@@ -432,9 +433,9 @@ class Position:
             following, child = names.with_declared(bit), rule.names[name]
         else:
             found = rule.additional if name is None else _child(rule, name)
-            if rule.is_held and (not names.takes_others or (name is not None and name in names.others)):
+            if rule.is_held and not names.takes_others:
                 return None
-            following, child = names.with_other(name or ""), OPAQUE if found is None else found
+            following, child = names.with_other(name), OPAQUE if found is None else found
         named = replace(frame, names=following, member=name or "")
         return Position(self.rules, named, Phase.COLON, child, captured=self.captured)
 
@@ -552,7 +553,7 @@ def _leads(frame: Frame, text: bytes) -> bool:
         return True
     if not names.takes_others:
         return False
-    return rule.additional is not None or not declared or rule.begins_other(text)
+    return not rule.is_narrow or not declared or rule.begins_other(text)
 
 
 def _tagged(frame: Frame, rule: ObjectRule, text: bytes) -> Frame:

@@ -17,7 +17,7 @@ from grammars.normal_form import Schema, every
 from grammars.recogniser import Recogniser
 from grammars.tracking.branches import Branch, branches, kinds, only
 from grammars.tracking.names import Names
-from grammars.tracking.objects import Grouped, as_patterns, grouped, tagged
+from grammars.tracking.objects import Grouped, as_patterns, grouped, impossible, tagged
 from grammars.tracking.rules import ANY, OPAQUE, ArrayRule, Contained, Node, ObjectRule, Rules, StringRule, Unique
 from grammars.tracking.shapes import Shapes, judge, shapes
 from grammars.tracking.uniqueness import NotUnique, read_unique
@@ -187,7 +187,7 @@ class _Relaxing:
             outs = {
                 name: shared[name][1] if name in shared else self.opaque(member) for name, member in members.items()
             }
-            part: Branch = {"type": ["object"], "patternProperties": as_patterns(outs)}
+            part: Branch = {"type": ["object"], **impossible(found.names, outs), "patternProperties": as_patterns(outs)}
             told.append(part if is_open else {**part, "additionalProperties": False})
         judges = {
             name: tuple(judge(members.get(name, True), self.definitions, self.validator) for members in found.members)
@@ -197,7 +197,14 @@ class _Relaxing:
         nodes = {name: shared[name][0] if name in shared else OPAQUE for name in found.names}
         self.rules.is_held = True
         additional = ANY if any(found.additional) else None
-        rule = ObjectRule(nodes, (), additional, found.alternatives, is_held=True, any_order=True, judges=judges)
+        rule = ObjectRule(
+            nodes,
+            additional=additional,
+            alternatives=found.alternatives,
+            is_held=True,
+            any_order=True,
+            judges=judges,
+        )
         return rule, told
 
     def object(self, one: Grouped, *, any_order: bool | None = None) -> tuple[ObjectRule, Schema] | None:
@@ -214,7 +221,8 @@ class _Relaxing:
         is_held = any_order or one.is_choice or one.counts
         rule = ObjectRule(
             {name: node for name, (node, _) in children.items()},
-            tuple((Recogniser([pattern]), node) for pattern, node, _ in patterns),
+            tuple((Recogniser([pattern]), node) for pattern, node, out in patterns if out is not False),
+            tuple(Recogniser([pattern]) for pattern, _, out in patterns if out is False),
             additional[0] if is_open else None,
             alternatives,
             is_held=is_held,
@@ -227,6 +235,7 @@ class _Relaxing:
         members = {name: out for name, (_, out) in children.items()}
         others = {pattern: out for pattern, _, out in patterns}
         if any_order:
+            told |= impossible(one.names, members)
             others = {**as_patterns(members), **one.without_names(others)}
         elif members:
             told["properties"] = members

@@ -34,15 +34,16 @@ class Alternative:
 class ObjectRule:
     """The members of an object.
 
-    names: of the declared members, with their nodes, in order. patterns: of further names, each
-    with its node; additional: the node of all others, None where there are none. alternatives: one must hold at the
-    end. is_held: the rule says more than the backend does. any_order: declared names come in any order; else in
-    theirs, before all others. judges: by name, of the members that differ between the alternatives, one for each of
-    these. tag: a member that comes first, whose value selects the rule of the whole object.
+    names: of the declared members, with their nodes, in order. patterns: of further names, each with its node; never:
+    of names that may not come; additional: the node of all others, None where there are none. alternatives: one must
+    hold at the end. is_held: the rule says more than the backend does. any_order: declared names come in any order;
+    else in theirs, before all others. judges: by name, of the members that differ between the alternatives, one for
+    each of these. tag: a member that comes first, whose value selects the rule of the whole object.
     """
 
     names: Mapping[str, int] = field(default_factory=dict)
     patterns: tuple[tuple["Recogniser", int], ...] = ()
+    never: tuple["Recogniser", ...] = ()
     additional: int | None = ANY
     alternatives: tuple[Alternative, ...] = (Alternative(),)
     is_held: bool = False
@@ -69,12 +70,19 @@ class ObjectRule:
         return found
 
     def begins_other(self, text: bytes) -> bool:
-        """Whether a name that matches one of the patterns begins with `text`, a spelling without escapes."""
+        """Whether a name that is not declared begins with `text`, a spelling without escapes."""
         try:
             begun = text.decode()
         except UnicodeDecodeError:
             return True  # judged once its last character is complete
+        if self.additional is not None and not any(pattern.takes_all(begun) for pattern in self.never):
+            return True
         return any(pattern.begins(begun) for pattern, _ in self.patterns)
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether a name may begin in ways that lead to no name but declared ones."""
+        return bool(self.never) if self.additional is not None else bool(self.patterns)
 
     @cached_property
     def counts(self) -> bool:

@@ -145,7 +145,7 @@ def test_compiling_runs_beside_the_caller_and_builds_each_compiler_once(tokenize
 
     def build() -> GrammarCompiler:
         built.append(threading.current_thread().name)
-        return GrammarCompiler(tokenizer, vocab_size=VOCAB)
+        return GrammarCompiler(tokenizer, vocab_size=VOCAB, deadline_s=60)
 
     service = ConstraintCompiler({"m": build}, n_threads=2)
     outcomes: list[CompileOutcome] = []

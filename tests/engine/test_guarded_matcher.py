@@ -27,7 +27,7 @@ class HfTokenizer:
 
 @pytest.fixture(scope="module")
 def compiler() -> GrammarCompiler:
-    return GrammarCompiler(HfTokenizer(), vocab_size=VOCAB, stop_token_ids=[END_ID])
+    return GrammarCompiler(HfTokenizer(), vocab_size=VOCAB, stop_token_ids=[END_ID], deadline_s=60)
 
 
 def guarded(compiler: GrammarCompiler, *choices: str) -> GuardedMatcher:

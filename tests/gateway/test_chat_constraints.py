@@ -412,6 +412,23 @@ def test_what_a_combination_cannot_hold_is_refused_with_keyword_and_place(server
     )
 
 
+@pytest.mark.parametrize(
+    "structured",
+    [
+        {"choice": ["\ud800"]},
+        {"regex": "\ud800"},
+        {"grammar": 'root ::= "\ud800"'},
+        {"json": {"not": {"const": "\ud800"}}},
+        {"json": json.dumps({"not": {"const": "\ud800"}})},
+        {"sequence": [{"free_text": {"until": "\ud800"}}]},
+    ],
+)
+def test_half_a_surrogate_pair_is_refused_wherever_it_stands(server: GatewayServer, structured: dict[str, Any]) -> None:
+    reply = server.chat(structured_outputs=structured)
+    assert reply.status == 400
+    assert reply.json["error"]["type"] == "invalid_request_error"
+
+
 def test_an_answer_without_a_second_reader_is_marked(server: GatewayServer) -> None:
     grammar = '%ignore " "\nstart: "a"'
     reply = server.chat(structured_outputs={"grammar": grammar}, max_tokens=100)

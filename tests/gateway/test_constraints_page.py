@@ -23,7 +23,7 @@ REFUSED = {"structural_tag", "whitespace_pattern", "disable_any_whitespace", "di
 @pytest.fixture(scope="module")
 def compiler() -> GrammarCompiler:
     """Bytes as tokens."""
-    return GrammarCompiler(byte_tokenizer("<|endoftext|>"), vocab_size=300)
+    return GrammarCompiler(byte_tokenizer("<|endoftext|>"), vocab_size=300, deadline_s=60)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=range(len(EXAMPLES)))

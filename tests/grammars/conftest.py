@@ -18,8 +18,8 @@ def tokenizer() -> Any:
 
 @pytest.fixture(scope="session")
 def compiler(tokenizer: Any) -> GrammarCompiler:
-    """A compiler for the bytes, with padding up to 300 logits."""
-    return GrammarCompiler(tokenizer, vocab_size=300)
+    """A compiler for the bytes, with padding up to 300 logits. Its deadline allows for a busy machine."""
+    return GrammarCompiler(tokenizer, vocab_size=300, deadline_s=60)
 
 
 @pytest.fixture(scope="session")

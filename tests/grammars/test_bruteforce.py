@@ -29,7 +29,7 @@ ORDERS: list[Order] = ["declared", *(["any"] if holds_any_order() else [])]
 @pytest.fixture(scope="module")
 def tiny() -> GrammarCompiler:
     """Sixty tokens of one to five characters, many of which cross the structure of JSON."""
-    return GrammarCompiler(tiny_tokenizer(), vocab_size=96)
+    return GrammarCompiler(tiny_tokenizer(), vocab_size=96, deadline_s=60)
 
 
 def _check(compiler: GrammarCompiler, finite: Finite, order: Order, seed: int = 0) -> None:

@@ -44,7 +44,7 @@ def tiny() -> GrammarCompiler:
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    return GrammarCompiler(PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=LAST))
+    return GrammarCompiler(PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=LAST), deadline_s=60)
 
 
 # A constraint over a, b, <, > and 1, and the definition of its texts.

@@ -16,6 +16,7 @@ from grammars import (
     CompileTimeout,
     Constraint,
     ConstraintRefused,
+    FreeText,
     Grammar,
     GrammarCompiler,
     JsonObject,
@@ -47,6 +48,10 @@ BOMBS: dict[str, Constraint] = bombs() | {
     "lone surrogates": JsonSchema({"pattern": "^[\\ud800-\\udbff]$"}),
     "a lone surrogate": JsonSchema({"const": "\ud800"}),
     "a surrogate choice": Choice(("\ud800",)),
+    "not a surrogate": JsonSchema({"not": {"const": "\ud800"}}),
+    "a surrogate in a grammar": Grammar('root ::= "\ud800"'),
+    "a text up to a surrogate": FreeText("\ud800"),
+    "a choice of NUL": Choice(("\x00",)),
 }
 
 
@@ -218,7 +223,7 @@ def test_every_stop_token_ends_an_answer(tokenizer: Any) -> None:
 @pytest.mark.parametrize(
     "text",
     ['start: %json {"type": "string"}', "start: <|endoftext|>", "start: @other", 'start: "a"\n%llguidance {}',
-     "start[max_tokens=3]: /a/"],
+     "start[max_tokens=3]: /a/", "start: ~ /[xyz_]/", "start: A\nA: /x./ & ~/[xyz_]+/"],
 )  # fmt: skip
 def test_a_lark_grammar_may_hold_rules_only(compiler: GrammarCompiler, text: str) -> None:
     with pytest.raises(ConstraintRefused) as caught:

@@ -56,7 +56,8 @@ def tiny_compiler() -> GrammarCompiler:
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    return GrammarCompiler(PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>"), vocab_size=50)  # noqa: S106
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>")  # noqa: S106
+    return GrammarCompiler(tokenizer, vocab_size=50, deadline_s=60)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def tiny() -> GrammarCompiler:
 
 @pytest.fixture(scope="module")
 def bpe() -> GrammarCompiler:
-    return GrammarCompiler(load_tokenizer(BUNDLED, "<|end|>"))
+    return GrammarCompiler(load_tokenizer(BUNDLED, "<|end|>"), deadline_s=60)
 
 
 def parts(text: str) -> set[str]:

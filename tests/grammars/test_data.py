@@ -70,7 +70,7 @@ def test_schemas_of_the_world_admit_no_invalid_instance(compiler: GrammarCompile
 def qwen(data: Path) -> tuple[Any, GrammarCompiler]:
     """The Qwen2 vocabulary, padded to the 151,936 logits of the small Qwen2.5 models."""
     tokenizer = load_tokenizer(data / "tokenizers" / "qwen2_tokenizer.json.gz")
-    return tokenizer, GrammarCompiler(tokenizer, vocab_size=151_936)
+    return tokenizer, GrammarCompiler(tokenizer, vocab_size=151_936, deadline_s=60)
 
 
 def test_a_real_vocabulary_writes_a_call_and_never_a_special_token(qwen: tuple[Any, GrammarCompiler]) -> None:

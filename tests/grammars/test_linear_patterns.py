@@ -47,3 +47,14 @@ def test_only_what_the_validator_cannot_read_is_replaced() -> None:
 def test_an_expression_that_must_match_in_full_is_anchored() -> None:
     assert linear_patterns("a|b", whole=True) == ["^(?:a|b)$"]
     assert linear_patterns("(?!b)[abc]", whole=True) == ["^(?:[ac])$"]
+
+
+def test_any_character_is_what_ecma_262_means_by_it() -> None:
+    assert _accepts({"pattern": "^[^]-]+$"}, "a-]")
+    assert not _accepts({"pattern": "^[^]-]+$"}, "ab")
+
+
+def test_a_boolean_bound_is_replaced_where_the_validator_would_not_read_it() -> None:
+    schema = {"properties": {"a": {"minimum": 1, "exclusiveMinimum": True, "exclusiveMaximum": False}}}
+    assert linear(schema) == {"properties": {"a": {"exclusiveMinimum": 1}}}
+    assert linear(schema, are_booleans_known=True) == schema

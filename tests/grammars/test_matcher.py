@@ -39,7 +39,7 @@ def tiny() -> GrammarCompiler:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=end, pad_token=pad)
-    return GrammarCompiler(tokenizer, vocab_size=40)
+    return GrammarCompiler(tokenizer, vocab_size=40, deadline_s=60)
 
 
 def _sentences(alphabet: str, most: int, holds: Callable[[str], bool]) -> set[str]:

@@ -35,11 +35,13 @@ class FaultyProbe(Probe):
     module = "tests.grammars.faulty_probe"
 
 
-@pytest.fixture
-def faulty(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Probe]:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+@pytest.fixture(scope="module")
+def faulty(tokenizer: Any) -> Iterator[Probe]:
     bounds = ProbeLimits(cpu_s=0.2, memory_bytes=1 << 28)
     probe = FaultyProbe(Vocabulary(tokenizer, 300), "compact", Limits(), bounds)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        probe.start()
     yield probe
     probe.close()
 
@@ -107,6 +109,14 @@ def test_a_probe_that_does_not_answer_is_a_timeout_that_is_not_remembered(tokeni
             compiler.compile(probed(1))
         os.kill(pid, signal.SIGCONT)
         _until(lambda: _compiles(compiler, probed(1)))
+
+
+def test_the_start_of_the_probe_counts_for_no_constraint(tokenizer: Any) -> None:
+    """It takes longer than this deadline: torch alone is imported for most of a second."""
+    with contextlib.closing(GrammarCompiler(tokenizer, vocab_size=300, deadline_s=0.5)) as compiler:
+        began = time.monotonic()
+        assert compiler.compile(probed(0)).backend == "llguidance"
+        assert time.monotonic() - began > 0.5
 
 
 def test_a_probe_that_was_killed_is_started_again(strict: GrammarCompiler) -> None:
@@ -183,7 +193,7 @@ def test_the_probe_ends_with_the_process_that_started_it() -> None:
         "from grammars import GrammarCompiler, JsonSchema\n"
         "compiler = GrammarCompiler(byte_tokenizer('<end>'), vocab_size=300, deadline_s=20)\n"
         "compiler.compile(JsonSchema({'allOf': [{'type': 'integer'}]}))\n"
-        "print(compiler._probe._servers[False].pid, flush=True)\n"
+        "print(compiler._probe._server.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
@@ -227,7 +237,8 @@ def _compiles(compiler: GrammarCompiler, constraint: Constraint) -> bool:
 
 def _server_pid(compiler: GrammarCompiler) -> int:
     assert compiler._probe is not None
-    return compiler._probe._servers[False].pid
+    assert compiler._probe._server is not None
+    return compiler._probe._server.pid
 
 
 def _files() -> list[str]:

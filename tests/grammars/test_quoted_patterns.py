@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grammars.errors import ConstraintRefused
 from grammars.llguidance_backend import LLGuidanceBackend
-from grammars.quoted_patterns import quoted
+from grammars.quoted_patterns import quoted, quoted_without_u
 from grammars.regex import full_pattern
 from grammars.vocabulary import Vocabulary
 
@@ -68,3 +69,22 @@ def test_other_expressions_stay_as_they_are(pattern: str) -> None:
 
 def test_an_expression_that_needs_a_nul_beside_such_a_class_matches_nothing() -> None:
     assert quoted(r"\x00[\x01-\x1F]") == r"[^\s\S]"
+
+
+# Neighbours between which llguidance 1.9 forgets what it cannot spell.
+@pytest.mark.parametrize("around", [r"[\s\S]*{}[\s\S]*", "a?{}b*", "{}", "(?:{}|a)"])
+@pytest.mark.parametrize("char", [r"\x01", r"\x7F", r"[\x01\x02]", r"b\x1Fb"])
+def test_what_has_no_escape_by_letter_is_left_out_where_there_are_none_by_number(
+    backend: LLGuidanceBackend, around: str, char: str
+) -> None:
+    pattern = around.format(f"(?:{char})")
+    schema = {"type": "string", "pattern": f"^(?:{quoted_without_u(full_pattern(pattern))})$"}
+    options = {"x-guidance": {"json_allowed_escapes": 'nrbtf\\"'}}
+    try:
+        state = backend.compile("start: %json " + json.dumps(schema | options))
+    except ConstraintRefused:
+        return  # no text is left
+    for text in ("", "a", "b", "bb", "aba", "\x01", "\x7f"):
+        fork = state.fork()
+        taken = all(fork.advance(byte) for byte in json.dumps(text, ensure_ascii=False).encode()) and fork.is_accepting
+        assert not taken or re.fullmatch(pattern, text), text

@@ -16,13 +16,17 @@ import numpy
 import torch
 
 from grammars import (
+    Alternatives,
     CompileTimeout,
     Constraint,
     ConstraintRefused,
+    Copied,
+    FreeText,
     GrammarCompiler,
     JsonSchema,
     MatcherFailed,
     Regex,
+    Sequence,
     ToolCalls,
 )
 from grammars import draft as drafts
@@ -117,6 +121,8 @@ class Judge:
         for _ in range(self._walks):
             try:
                 text = self._walk(compiled.matcher(), rng, outcome)
+                if text is not None and not _counts_tokens(constraint):
+                    self._check_bytes(compiled.matcher(), text, outcome)
             except MatcherFailed as error:
                 if "no answer" in str(error):
                     outcome.findings.append(Finding("dead end", f"{error}"))
@@ -168,10 +174,14 @@ class Judge:
                 return bytes(out)
             if options[-1] == self._end:
                 options.pop()
+            illegal = rng.randrange(self._end)
+            if not bits[illegal] and matcher.fork().advance(illegal):
+                shown = f"{bytes(out)!r}: {self._spellings[illegal]!r}"
+                outcome.findings.append(Finding("disagreement", f"an illegal token is taken after {shown}"))
             if drafts:
                 rows.append(self._row.clone())
                 matcher.trial([rng.choice(options), rng.choice(options), rng.randrange(self._end)][: rng.randint(0, 3)])
-            token = self._choose(options, rng, boldness, closing=step > loose)
+            token = self._choose(options, rng, boldness, path, closing=step > loose)
             path.append(token)
             if not matcher.advance(token):
                 shown = f"{bytes(out)!r}: {self._spellings[token]!r}"
@@ -190,7 +200,26 @@ class Judge:
                 return
             fresh.advance(token)
 
-    def _choose(self, options: list[int], rng: random.Random, boldness: float, *, closing: bool) -> int:
+    def _check_bytes(self, matcher: Any, text: bytes, outcome: Outcome) -> None:
+        """The same answer, a byte a token, must be legal as well."""
+        for i, byte in enumerate(text):
+            matcher.fill_mask(self._row)
+            is_legal = bool(self._row[byte // 32] >> byte % 32 & 1)
+            if not matcher.advance(byte) or not is_legal:
+                shown = f"{text[:i]!r}: {text[i : i + 1]!r} (of {text[i : i + 20]!r})"
+                outcome.findings.append(Finding("disagreement", f"a byte of an answer is not taken after {shown}"))
+                return
+        if not matcher.is_complete:
+            outcome.findings.append(Finding("disagreement", f"{text!r} is not complete in single bytes"))
+
+    def _choose(
+        self, options: list[int], rng: random.Random, boldness: float, path: list[int], *, closing: bool
+    ) -> int:
+        if path and rng.random() < 0.15:  # the same names and values again
+            legal = set(options)
+            again = [token for token in path if token in legal]
+            if again:
+                return rng.choice(again)
         if closing and rng.random() < 0.9:
             legal = set(options)
             handy = [token for token in self._closing if token in legal]
@@ -235,7 +264,18 @@ def _document(constraint: Constraint) -> Any:
         case ToolCalls():
             functions = [{"name": tool.name, "parameters": tool.parameters} for tool in constraint.tools]
             return {"tools": [{"type": "function", "function": function} for function in functions]}
+        case Copied():
+            return _document(constraint.inner)
+        case Sequence() | Alternatives():
+            return [{_member(part): _document(part)} for part in constraint.parts]
+        case FreeText():
+            return {"until": constraint.until, "max_tokens": constraint.max_tokens}
     return {}
+
+
+def _member(part: Constraint) -> str:
+    """The member of a request's part that holds the constraint."""
+    return "json" if isinstance(part, JsonSchema) else str(part.__struct_config__.tag)
 
 
 def second_opinion(schema: Any, text: str, outcome: Outcome) -> None:
@@ -245,11 +285,18 @@ def second_opinion(schema: Any, text: str, outcome: Outcome) -> None:
     """
     value = json.loads(text)
     written = json.dumps(schema)
+    version = drafts.of(schema)
     if _is_huge(value) or _differs_in_python(written):
         return
+    if version is not Draft.DRAFT4 and (": true" in written or ": false" in written) and '"exclusiveM' in written:
+        return  # a boolean `exclusiveMinimum`, which it would read as a number
+    if version > Draft.DRAFT7 and '"dependencies"' in written:
+        return  # the Python validator has forgotten it
+    if version < Draft.DRAFT2019 and '"format"' in written:
+        return  # it knows fewer formats in older drafts
     if '"format"' in written and any(f'"{keyword}"' in written for keyword in _TURNING):
         return  # the Python validator knows fewer formats, so it takes more: and then less where that is turned round
-    validator = _VALIDATORS[drafts.of(schema)]
+    validator = _VALIDATORS[version]
     signal.setitimer(signal.ITIMER_PROF, _ORACLE_S)
     try:
         error = next(validator(schema, format_checker=validator.FORMAT_CHECKER).iter_errors(value), None)
@@ -290,6 +337,13 @@ def _matches_in_python(pattern: str, text: str) -> bool | None:
         return None
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _counts_tokens(constraint: Constraint) -> bool:
+    """Whether an answer may depend on how it is cut into tokens."""
+    if isinstance(constraint, Sequence | Alternatives):
+        return any(map(_counts_tokens, constraint.parts))
+    return isinstance(constraint, FreeText) and constraint.max_tokens is not None
 
 
 class OutOfTime(Exception):

@@ -32,6 +32,35 @@ def random_schema(rng: random.Random) -> Any:
     return schema
 
 
+def ruled_schema(rng: random.Random, depth: int = 2) -> Any:
+    """Objects and arrays that count, compare and order what they hold, which no grammar can say alone."""
+    if depth == 0 or rng.random() < 0.2:
+        return rng.choice(({}, {"type": "string"}, {"type": "integer"}, {"enum": ["a", 1]}, {"maxLength": 2}))
+    low, high = sorted((rng.randrange(4), rng.randint(1, 5)))
+    schema: dict[str, Any]
+    if rng.random() < 0.5:
+        schema = {"type": "object"} if rng.random() < 0.9 else {}
+        chances: dict[str, Any] = {
+            "minProperties": low, "maxProperties": high, "required": _names(rng),
+            "properties": {name: ruled_schema(rng, depth - 1) for name in _names(rng)},
+            "patternProperties": {rng.choice(("^a", "b", "^[ab]+$", "^$")): ruled_schema(rng, depth - 1)},
+            "additionalProperties": False if rng.random() < 0.4 else ruled_schema(rng, depth - 1),
+            "propertyNames": rng.choice(({"maxLength": 2}, {"pattern": "^[ab]"}, {"enum": ["a", "b", "é"]})),
+            "dependentRequired": {rng.choice(_NAMES[:4]): _names(rng)},
+        }  # fmt: skip
+    else:
+        schema = {"type": "array"} if rng.random() < 0.9 else {}
+        chances = {
+            "minItems": low, "maxItems": high, "uniqueItems": True, "items": ruled_schema(rng, depth - 1),
+            "contains": ruled_schema(rng, depth - 1), "minContains": low, "maxContains": high,
+            "prefixItems": [ruled_schema(rng, depth - 1) for _ in range(rng.randint(1, 2))],
+        }  # fmt: skip
+    schema |= {name: chances[name] for name in chances if rng.random() < 0.4}
+    if rng.random() < 0.1:
+        schema["anyOf"] = [ruled_schema(rng, depth - 1) for _ in range(2)]
+    return schema
+
+
 def random_value(rng: random.Random, depth: int = 2) -> Any:
     """A JSON value of small parts."""
     chance = rng.random()
