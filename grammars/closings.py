@@ -14,7 +14,8 @@ class Closings:
     bytes.
 
     ids: int64 [n]; suffixes: the different byte strings after the closing quote; suffix: int64 [n], the index of each
-    token's. odd: ids of those in which an escape comes before the quote.
+    token's; ends_container: bool, whether a suffix holds a closing bracket. odd: ids of those in which an escape comes
+    before the quote.
     """
 
     def __init__(self, by_id: Sequence[bytes], quoted: NDArray[np.int64]) -> None:
@@ -38,6 +39,7 @@ class Closings:
         self.odd = np.array(odd, dtype=np.int64)
         self.suffix = np.array(suffix, dtype=np.int64)
         self.suffixes = tuple(indices)
+        self.ends_container = np.array([b"}" in one or b"]" in one for one in self.suffixes], dtype=np.bool_)
 
     def starting(self, text: bytes) -> slice:
         """Where in `ids` the tokens stand that close a string right after `text`, which holds no quote."""

@@ -244,14 +244,21 @@ class Position:
         return [spelling[len(self.text) :] + b'"' for spelling, bit in rule.spellings if bit & bits]
 
     @property
+    def captures(self) -> bool:
+        """Whether a bracket may end a value that is judged as a whole."""
+        return self.frame is not None and self.frame.captures and not self._is_listed
+
+    @property
     def ends_alike(self) -> bool:
         """Whether all texts of the string or name being read lead to the same place, but for the special ones."""
         frame = self.frame
         if not self.is_in_string or frame is None or b"\\" in self.text:
             return self.is_in_string and frame is None
-        if frame.captures and not self._is_listed:
-            return False
-        return self.phase is Phase.IN_NAME or not isinstance(frame.rule, ObjectRule) or frame.rule.tag != frame.member
+        if self.phase is Phase.IN_NAME or frame.rule is None:
+            return True
+        if isinstance(frame.rule, ArrayRule):
+            return not frame.rule.contains
+        return frame.rule.tag != frame.member and frame.member not in frame.rule.judges
 
     def special_texts(self) -> list[bytes]:
         """What is to be added to the string or name being read so that its text is one that a rule knows."""

@@ -155,12 +155,17 @@ class TrackedState:
         is_held = _are_set(words, closings.ids)
         is_wanted = np.zeros(len(closings.suffixes), dtype=np.bool_)
         is_wanted[closings.suffix[is_held]] = True
+        # A bracket may end a value that is judged as a whole: its tokens are tried one by one.
+        is_judged = closings.ends_container & position.captures
+        is_wanted &= ~is_judged
         wanted = np.flatnonzero(is_wanted)
         every = [self._suffixes(after, wanted)[closings.suffix] for after in position.afters()]
         some_follow = np.logical_or.reduce(every) if every else np.zeros(closings.ids.size, dtype=np.bool_)
         broken, is_unclear = is_held & ~some_follow, np.zeros(closings.ids.size, dtype=np.bool_)
         if len(every) > 1:
             is_unclear = is_held & some_follow & ~np.logical_and.reduce(every)
+        is_unclear |= is_held & is_judged[closings.suffix]
+        broken &= ~is_judged[closings.suffix]
         specials = position.special_texts()
         for text in specials:
             where = closings.starting(text)
