@@ -42,7 +42,7 @@ class ProbeLimits:
 
     cpu_s: float = 1.0
     memory_bytes: int = 1 << 30
-    nice: int = 5
+    nice: int = 10
     at_once: int = 1
 
     def __post_init__(self) -> None:
