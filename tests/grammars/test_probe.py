@@ -210,7 +210,7 @@ def test_jobs_have_a_lower_priority_and_none_of_our_files(strict: GrammarCompile
     strict.compile(probed(20))
     server = psutil.Process(_server_pid(strict))
     [worker] = server.children()
-    assert (worker.nice(), server.nice()) == (psutil.Process().nice() + 5,) * 2
+    assert (worker.nice(), server.nice()) == (psutil.Process().nice() + 10,) * 2
     ours = {os.readlink(f"/proc/self/fd/{fd}") for fd in _files() if os.path.exists(f"/proc/self/fd/{fd}")}
     theirs = {os.readlink(f"/proc/{worker.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{worker.pid}/fd")}
     assert not {name for name in ours & theirs if name.startswith("socket:")}
