@@ -143,6 +143,3 @@ ENFORCED: Final[dict[str, tuple[str, ...]]] = {
     "regex": (_expression(3),),
 }
 """All formats of the standard: name to the expressions (ECMA-262, read as anchored) that a text must all match."""
-
-NOT_REGULAR: Final[frozenset[str]] = frozenset()
-"""Formats of the standard that no regular expression of ours holds: refused, never skipped."""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 from grammars.draft import Draft
 from grammars.expressions import ANYTHING, Conjunction, Expression, Not
 from grammars.formats import ENFORCED as FORMATS
-from grammars.formats import NOT_REGULAR
 from grammars.normal_form import TYPES
 from grammars.plain import BY_TYPE, KINDS, Plain
 from grammars.plain_arrays import Arrays, Contained, both
@@ -36,7 +35,7 @@ ALL: Final = frozenset({"type", *_NUMBERS, *_TEXTS, *_ARRAYS, *_OBJECTS})
 
 def is_known_format(name: Any) -> bool:
     """Whether the standard defines the format."""
-    return name in FORMATS or name in NOT_REGULAR
+    return name in FORMATS
 
 
 def read(walk: "Walk", node: dict[str, Any], pointer: str) -> Plain:
@@ -110,8 +109,6 @@ def _texts(walk: "Walk", node: dict[str, Any], pointer: str) -> Texts:
         name = node["format"]
         if not isinstance(name, str):
             walk.refuse("format", pointer, "must be a text")
-        if name in NOT_REGULAR:
-            walk.refuse("format", pointer, f"`{name}` is not a regular language: describe the text with `pattern`")
         if name in FORMATS:
             patterns += _of_format(name)
         else:

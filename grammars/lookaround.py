@@ -173,10 +173,6 @@ class _Walk:
             self.out.moves[number].append((bits, self.state(target, following)))
 
 
-def _only_the_first(verdicts: tuple[bool, ...]) -> bool:
-    return verdicts[0] and not verdicts[1]
-
-
 def outermost(node: Node) -> Iterator[Mark]:
     """The marks of an expression, without those inside its look-around."""
     stack = [node]

@@ -94,11 +94,6 @@ def full_pattern(pattern: str) -> str:
     return _text([Seq(tuple(_edges(items)[1])) for items in _branches(_parsed(pattern))])
 
 
-def has_boundary(pattern: str) -> bool:
-    """Whether the pattern holds `\\b` or `\\B`. Raises RegexRefused."""
-    return any(isinstance(node, Boundary) for node in nodes(parse(pattern)))
-
-
 def has_marks(pattern: str) -> bool:
     """Whether the pattern holds look-around or word boundaries. Raises RegexRefused."""
     return any(isinstance(node, Boundary | Look) for node in nodes(parse(pattern)))
