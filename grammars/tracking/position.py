@@ -6,14 +6,15 @@ Only what the backend allows is to be read here: this follows JSON and does not 
 
 import json
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, Final
 
 from grammars.recogniser import UNKNOWN, State
 from grammars.tracking.distinct import can_differ, has_more
+from grammars.tracking.frame import Frame, Key, is_shut, item_node, leads, may_add, other_node, tagged, unique_of
 from grammars.tracking.names import Names
-from grammars.tracking.rules import ANY, OPAQUE, ArrayRule, ObjectRule, Rules, StringRule, Unique
+from grammars.tracking.rules import ANY, OPAQUE, ArrayRule, ObjectRule, Rules, StringRule
 from grammars.tracking.spelling import canonical, parsed, spelled
 
 _BLANK: Final = b" \t\r\n"
@@ -23,8 +24,6 @@ _OPEN_OBJECT, _CLOSE_OBJECT, _OPEN_ARRAY, _CLOSE_ARRAY = 0x7B, 0x7D, 0x5B, 0x5D
 _ESCAPED: Final = dict(zip(b"bfnrt", b"\b\f\n\r\t", strict=True))
 _MAX_KEY: Final = 64
 _DIGITS: Final = bytes.maketrans(b"23456789", b"11111111")
-
-Key = tuple[Any, ...]
 
 
 class Phase(IntEnum):
@@ -41,53 +40,6 @@ class Phase(IntEnum):
     DONE = 8
     TEXT = 9  # no JSON at all
     START = 10  # what the first byte will tell apart from JSON
-
-
-@dataclass(slots=True, eq=False)
-class Frame:
-    """An open object or array; never changed once it is made.
-
-    node: of the container, and tag: the value of its tag, "" without one; both say which rule holds. names: of an
-    object; n: items of an array; before: its items where they must differ; counts: items accepted by each `contains`.
-    begin: where the item being read begins in what is captured. captures: whole items must be known, here or around.
-    key: what decides, of this container and those around it, what may follow; None where that is not known.
-    """
-
-    parent: "Frame | None"
-    node: int
-    is_object: bool
-    rule: ObjectRule | ArrayRule | None
-    names: Names | None = None
-    tag: str = ""
-    member: str = ""
-    n: int = 0
-    before: frozenset[str] = frozenset()
-    counts: tuple[int, ...] = ()
-    begin: int = 0
-    captures: bool = field(init=False)
-    key: Key | None = field(init=False)
-
-    def __post_init__(self) -> None:
-        if isinstance(self.rule, ArrayRule):
-            own = bool(self.rule.unique or self.rule.contains)
-        else:
-            own = self.rule is not None and self.member in self.rule.judges
-        self.captures = own or (self.parent is not None and self.parent.captures)
-        self.key = self._key()
-
-    def _key(self) -> Key | None:
-        around: Key | None = () if self.parent is None else self.parent.key
-        if around is None or self.rule is None:
-            return None
-        if isinstance(self.rule, ArrayRule):
-            unique = self.before if self.rule.unique else None
-            met = tuple(min(n, one.at_least) for n, one in zip(self.counts, self.rule.contains, strict=True))
-            return (around, self.node, min(self.n, self.rule.bound), unique, met)
-        names = self.names
-        if names is None:
-            return None
-        counted = (names.n, names.others) if self.rule.counts else 0
-        return (around, self.node, self.tag, names.seen, names.has_others, names.dead, counted)
 
 
 @dataclass(slots=True, eq=False)
@@ -129,7 +81,7 @@ class Position:
     @property
     def unique(self) -> bool:
         """Whether the value being read is an item that must differ from others."""
-        return _unique(self.frame) is not None
+        return unique_of(self.frame) is not None
 
     @property
     def _is_listed(self) -> bool:
@@ -142,7 +94,7 @@ class Position:
     def is_safe(self, n_bytes: int) -> bool:
         """Whether so many bytes without a quote, within a string or name, can break no rule."""
         if self.phase is Phase.IN_NAME:
-            return self.frame is None or not (_is_shut(self.frame) or self.dead_names)
+            return self.frame is None or not (is_shut(self.frame) or self.dead_names)
         if self.phase is not Phase.STRING:
             return self.phase is Phase.TEXT
         rule = self.string
@@ -150,7 +102,7 @@ class Position:
             return True
         if rule.longest is not None and self.count + n_bytes > rule.longest:
             return False
-        unique = _unique(self.frame)
+        unique = unique_of(self.frame)
         return unique is None or ("string" not in unique.finite and unique.longest is None)
 
     def key(self, reach: int) -> Key | None:
@@ -202,7 +154,7 @@ class Position:
     @property
     def is_shut(self) -> bool:
         """Whether a name is read, and only declared ones may come."""
-        return self.phase is Phase.IN_NAME and self.frame is not None and _is_shut(self.frame)
+        return self.phase is Phase.IN_NAME and self.frame is not None and is_shut(self.frame)
 
     @property
     def is_done(self) -> bool:
@@ -335,7 +287,7 @@ class Position:
             return self._separate(frame) if byte == _COMMA else None
         if not frame.is_object:
             return self._begin(byte)
-        if not _may_add(frame):
+        if not may_add(frame):
             return None
         return Position(self.rules, frame, Phase.IN_NAME, self.node, captured=self.captured)
 
@@ -350,7 +302,7 @@ class Position:
             names = Names(rule) if isinstance(rule, ObjectRule) else None
             counts = (0,) * len(rule.contains) if isinstance(rule, ArrayRule) else ()
             opened = Frame(frame, self.node, is_object, rule, names, counts=counts)
-            inner = OPAQUE if rule is None else ANY if is_object else _item(opened)
+            inner = OPAQUE if rule is None else ANY if is_object else item_node(opened)
             return Position(self.rules, opened, Phase.FIRST, inner, captured=self.captured)
         phase = Phase.STRING if byte == _QUOTE else Phase.SCALAR
         text = bytes((byte,)) if phase is Phase.SCALAR or self._keeps_text(frame) else b""
@@ -364,11 +316,13 @@ class Position:
         rule = self.rules.nodes[self.node].string
         is_tag = frame is not None and isinstance(frame.rule, ObjectRule) and frame.rule.tag == frame.member
         return (
-            is_tag or _unique(frame) is not None or (rule is not None and not rule.is_free and rule.recogniser is None)
+            is_tag
+            or unique_of(frame) is not None
+            or (rule is not None and not rule.is_free and rule.recogniser is None)
         )
 
     def _can_differ(self) -> bool:
-        unique = _unique(self.frame)
+        unique = unique_of(self.frame)
         return unique is None or self.frame is None or can_differ(unique, self.frame.before, self.text)
 
     def _in_scalar(self, byte: int) -> "Position | None":
@@ -413,7 +367,7 @@ class Position:
             return self._named(frame)
         pending, _ = _read_character(self.pending, byte)
         text = self.text + bytes((byte,))
-        if not _leads(frame, text):
+        if not leads(frame, text):
             return None
         return Position(self.rules, frame, Phase.IN_NAME, self.node, text, pending, captured=self.captured)
 
@@ -439,7 +393,7 @@ class Position:
                 return None
             following, child = names.with_declared(bit), rule.names[name]
         else:
-            found = rule.additional if name is None else _child(rule, name)
+            found = rule.additional if name is None else other_node(rule, name)
             if rule.is_held and not names.takes_others:
                 return None
             following, child = names.with_other(name), OPAQUE if found is None else found
@@ -460,13 +414,13 @@ class Position:
     def _separate(self, frame: Frame) -> "Position | None":
         """A comma."""
         if frame.is_object:
-            if not _may_add(frame):
+            if not may_add(frame):
                 return None
             return Position(self.rules, frame, Phase.NAME, ANY, captured=self.captured)
-        unique = _unique(frame)
+        unique = unique_of(frame)
         if unique is not None and not has_more(unique, frame.before):
             return None
-        return Position(self.rules, frame, Phase.VALUE, _item(frame), captured=self.captured)
+        return Position(self.rules, frame, Phase.VALUE, item_node(frame), captured=self.captured)
 
     def _ended(self, text: bytes, last: bytes = b"") -> "Position | None":
         """A value ended. text: of a string or scalar, where it was kept. last: a byte of the value not captured yet."""
@@ -476,7 +430,7 @@ class Position:
         if frame.is_object:
             rule = frame.rule
             if isinstance(rule, ObjectRule) and rule.tag is not None and frame.member == rule.tag and not frame.tag:
-                frame = _tagged(frame, rule, text)
+                frame = tagged(frame, rule, text)
             if isinstance(rule, ObjectRule) and frame.member in rule.judges and frame.names is not None:
                 names = frame.names.with_value(frame.member, self._captured_value(frame, last))
                 if not names.alternatives:
@@ -514,66 +468,6 @@ def _plain_run(data: bytes, start: int) -> int:
     """How many bytes of ASCII text without quotes and escapes begin at `start`."""
     found = _RUN.match(data, start)
     return 0 if found is None else found.end() - start
-
-
-def _unique(frame: Frame | None) -> Unique | None:
-    """What is known of the item that is read or comes next, where it must differ from those before."""
-    return frame.rule.unique_at(frame.n) if frame is not None and isinstance(frame.rule, ArrayRule) else None
-
-
-def _item(frame: Frame) -> int:
-    """The node of the next item."""
-    rule = frame.rule
-    if not isinstance(rule, ArrayRule):
-        return OPAQUE
-    if frame.n < len(rule.prefix):
-        return rule.prefix[frame.n]
-    return OPAQUE if rule.items is None else rule.items
-
-
-def _child(rule: ObjectRule, name: str) -> int | None:
-    """The node of a name that is not declared."""
-    return next((child for pattern, child in rule.patterns if pattern.matches(name)), rule.additional)
-
-
-def _may_add(frame: Frame) -> bool:
-    """Whether another member may come."""
-    rule, names = frame.rule, frame.names
-    if not isinstance(rule, ObjectRule) or names is None or not rule.is_held:
-        return True
-    return bool(names.addable) or names.takes_others
-
-
-def _is_shut(frame: Frame) -> bool:
-    """Whether only declared names may come."""
-    rule, names = frame.rule, frame.names
-    return isinstance(rule, ObjectRule) and names is not None and rule.is_held and not names.takes_others
-
-
-def _leads(frame: Frame, text: bytes) -> bool:
-    """Whether a name that may come begins with `text`."""
-    rule, names = frame.rule, frame.names
-    if not isinstance(rule, ObjectRule) or names is None or not rule.is_held:
-        return True
-    declared = rule.bits_by_prefix.get(text, 0)
-    if declared & names.addable:
-        return True
-    if not names.takes_others:
-        return False
-    return not rule.is_narrow or not declared or rule.begins_other(text)
-
-
-def _tagged(frame: Frame, rule: ObjectRule, text: bytes) -> Frame:
-    """The frame of the object that its tag selects."""
-    try:
-        tag = canonical(json.loads(text))
-    except ValueError:
-        tag = ""
-    chosen = rule.by_tag.get(tag)
-    if chosen is None or frame.names is None:
-        return replace(frame, rule=None, names=None)
-    names = Names(chosen).with_declared(chosen.bits[frame.member])
-    return replace(frame, rule=chosen, names=names, tag=tag)
 
 
 def _read_character(pending: bytes, byte: int) -> tuple[bytes, int | None]:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from grammars.matcher import BackendState
 from grammars.spellings import QUOTE, Spellings
-from grammars.tracking.position import Key, Position
+from grammars.tracking.frame import Key
+from grammars.tracking.position import Position
 from grammars.tracking.rules import Rules, StringRule
 from grammars.vocabulary import Vocabulary
 
