@@ -1,4 +1,5 @@
-"""The embedded engine against transformers' `generate`, and structured against free output, on the bundled large model.
+"""The embedded engine against transformers' `generate`, structured against
+free output on the bundled large model, and what it costs beside the small one.
 
     python -m benchmarks.bundled [--runs 5] [--json OUT]
 
@@ -24,7 +25,7 @@ from bundled_models.cases import HANDWRITTEN, Case, written
 from bundled_models.evaluation import constraint_of
 from engine import Engine, SamplingParams
 
-LARGE = Path(__file__).parents[1] / "bundled_models" / "large"
+SMALL, LARGE = (Path(__file__).parents[1] / "bundled_models" / size for size in ("small", "large"))
 TOKENS = 64
 
 
@@ -87,6 +88,16 @@ def structured_against_free(engine: Engine, cases: list[Case], runs: int) -> dic
     return found
 
 
+def large_over_small(large: Engine, small: Engine, cases: list[Case], runs: int) -> dict[str, Spread]:
+    """Wall time of the large model over that of the small one for the same prompts and lengths, at 1 and 16 streams."""
+    exact = SamplingParams(temperature=0, max_tokens=TOKENS, min_tokens=TOKENS, ignore_eos=True)
+    found = {}
+    for name, count in (("1 stream", 1), ("16 at once", 16)):
+        prompts: list[Any] = [large.tokenizer.encode(case.prompt) for case in cases[:count]]
+        found[name] = ratios(runs, partial(small.generate, prompts, exact), partial(large.generate, prompts, exact))
+    return found
+
+
 def main() -> None:
     """Measure, print, and write JSON where asked."""
     parser = argparse.ArgumentParser(
@@ -99,9 +110,12 @@ def main() -> None:
     with Engine.from_pretrained(LARGE, prefix_cache=False) as engine:
         speed = against_transformers(engine, cases, given.runs)
         structure = structured_against_free(engine, cases, given.runs)
+        with Engine.from_pretrained(SMALL, prefix_cache=False) as small:
+            gap = large_over_small(engine, small, cases, given.runs)
     for title, found in (
         ("faster than transformers generate (ratio of wall times)", speed),
         ("structured against free output of the same length (1 = no cost)", structure),
+        ("cost of the large model, prompt and answer, in those of the small one", gap),
     ):
         print(title)
         for name, spread in found.items():
@@ -111,6 +125,7 @@ def main() -> None:
             "machine": machine(),
             "over_transformers": {n: asdict(s) for n, s in speed.items()},
             "structured_over_free": {n: asdict(s) for n, s in structure.items()},
+            "large_over_small": {n: asdict(s) for n, s in gap.items()},
         }
         given.json.write_text(json.dumps(result, indent=2) + "\n")
 

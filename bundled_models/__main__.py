@@ -31,11 +31,10 @@ def _add_training(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     train = commands.add_parser("train", help="train a model, or go on with a run that was stopped")
     train.add_argument("--size", choices=tuple(SHAPES), required=True)
     train.add_argument("--folder", type=Path, metavar="DIR", help="the run's folder (default runs/SIZE)")
-    train.add_argument("--minutes", type=float, required=True, help="how long; the rate falls linearly to zero")
-    train.add_argument("--hold", type=float, default=0.0, help="share of the time before the rate falls (default 0)")
+    train.add_argument("--minutes", type=float, required=True, help="how long to train")
+    train.add_argument("--decay", type=float, default=1.0, help="last share of it in which the rate falls to zero")
     train.add_argument("--rate", type=float, default=0.4, help="factor on the learning rates (default 0.4)")
     train.add_argument("--workers", type=int, default=1, help="processes that train the model together, one a core")
-    train.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     train.set_defaults(run=_train)
     grow = commands.add_parser("grow", help="start the large model's run from the small model's weights")
     grow.set_defaults(run=_grow)
@@ -75,17 +74,8 @@ def _train(given: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / tokenizer.FILE).exists():
         shutil.copy(RUNS / "tokenizer" / tokenizer.FILE, folder)
-    others = range(1, given.workers) if given.worker is None else ()
-    command = [sys.executable, "-m", "bundled_models", *sys.argv[1:]]
-    helpers = [subprocess.Popen([*command, "--worker", str(index)], stdout=subprocess.DEVNULL) for index in others]
-    options = trainer.Options(rate=given.rate, worker=given.worker or 0, workers=given.workers)
-    try:
-        work = trainer.Trainer(folder, given.size, tokenizer.load(folder), options)
-        work.run(given.minutes, given.hold)
-    finally:
-        for helper in helpers:
-            helper.terminate()
-            helper.wait()
+    options = trainer.Options(rate=given.rate, decay=given.decay, workers=given.workers)
+    trainer.Trainer(folder, given.size, tokenizer.load(folder), options).run(given.minutes)
 
 
 def _grow(_: argparse.Namespace) -> None:

@@ -1,15 +1,16 @@
 """Test cases of the bundled pair: where they come from, what counts as right."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import msgspec
 
 from bundled_models import signature
 from bundled_models.catalogue import Catalogue, Entry, load
-from bundled_models.generator import Example, Generator
+from bundled_models.generator import SOURCES, Example, Generator, Source
 from router_model.grading import exact_match
 
 HERE = Path(__file__).parent
@@ -99,9 +100,14 @@ def difficulty_of(kind: str, offered: int, given: int) -> str:
     return "easy" if given <= 2 and offered <= 2 else "medium"
 
 
-def generated(count: int, seed: int, split: Literal["train", "router", "held"] = "held") -> list[Case]:
-    """`count` cases of a split of the generator."""
-    maker = Generator(seed, split)
+def generated(
+    count: int,
+    seed: int,
+    split: Literal["train", "router", "held"] = "held",
+    sources: Mapping[Source, float] = MappingProxyType(SOURCES),
+) -> list[Case]:
+    """`count` cases of a split of the generator, their tools drawn from the sources."""
+    maker = Generator(seed, split, sources=sources)
     return [_of_example(f"{split}-{seed}-{i}", maker.example()) for i in range(count)]
 
 

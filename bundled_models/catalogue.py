@@ -3,6 +3,7 @@
 import json
 import random
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,8 +13,8 @@ FOLDER = Path(__file__).parent / "catalogue"
 ROUTER = Path(__file__).parent / "router_phrasings.json"  # the phrasings that neither model trains on
 TYPES = ("string", "integer", "number", "boolean", "array")
 Split = Literal["train", "router", "held"]
-PIECE = re.compile(r"\[(?:(?P<param>\w+)=(?P<value>[^:\]]*):)?(?P<text>[^\[\]]*)\]|\{(?P<slot>\w+)\}")
-SLOT = re.compile(r"\{(\w+)\}")
+PIECE = re.compile(r"\[(?:(?P<param>[\w.]+)=(?P<value>[^:\]]*):)?(?P<text>[^\[\]]*)\]|\{(?P<slot>[\w.]+)\}")
+SLOT = re.compile(r"\{([\w.]+)\}")
 
 
 class CatalogueError(ValueError):
@@ -22,7 +23,11 @@ class CatalogueError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter of a tool, or one property of an extraction schema."""
+    """One parameter of a tool, or one property of an extraction schema.
+
+    A dot in the name is a level of nesting: `point.x`. items: the type of an array's items; choices: the values of a
+    string that has no pool; others: names that mean the same.
+    """
 
     name: str
     type: str
@@ -31,15 +36,49 @@ class Parameter:
     pool: str | None
     range: tuple[float, float] | None
     enum: dict[str, list[str]] | None
+    items: str = "string"
+    choices: tuple[str, ...] | None = None
+    others: tuple[str, ...] = ()
 
     def json_schema(self) -> dict[str, Any]:
         """The JSON schema of the parameter's value."""
-        if self.type == "array":
-            return {"type": "array", "items": {"type": "string"}, "description": self.description}
-        schema: dict[str, Any] = {"type": self.type, "description": self.description}
+        schema: dict[str, Any] = {"type": self.items if self.type == "array" else self.type}
         if self.enum:
             schema["enum"] = list(self.enum)
-        return schema
+        if self.type == "array":
+            schema = {"type": "array", "items": schema}
+        return schema | {"description": self.description}
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"point.x": 1}` as `{"point": {"x": 1}}`."""
+    found: dict[str, Any] = {}
+    for name, value in flat.items():
+        *path, last = name.split(".")
+        inner = found
+        for step in path:
+            inner = inner.setdefault(step, {})
+        inner[last] = value
+    return found
+
+
+def object_schema(parameters: Sequence[Parameter], names: Mapping[str, str]) -> dict[str, Any]:
+    """The JSON schema of an object of these parameters, called as `names` says where it does.
+
+    A nested object is required if one of its members is.
+    """
+    schema: dict[str, Any] = {"type": "object", "properties": {}, "required": []}
+    for parameter in parameters:
+        *path, last = names.get(parameter.name, parameter.name).split(".")
+        inner = schema
+        for step in path:
+            if parameter.required and step not in inner["required"]:
+                inner["required"].append(step)
+            inner = inner["properties"].setdefault(step, {"type": "object", "properties": {}, "required": []})
+        inner["properties"][last] = parameter.json_schema()
+        if parameter.required:
+            inner["required"].append(last)
+    return schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +144,7 @@ class Entry:
     cores: tuple[str, ...]
     heads: dict[str, list[Clause]]
     tails: dict[str, list[Clause]]
+    others: tuple[str, ...] = ()
 
     def compose(self, source: random.Random) -> Phrasing:
         """A training phrasing from parts: a core, then a clause of some training phrasing for each optional parameter.
@@ -144,7 +184,13 @@ def parse(source: str) -> Phrasing:
     return Phrasing(source, tuple(pieces))
 
 
-def _clauses(phrasings: list[Phrasing]) -> tuple[dict[str, list[Clause]], dict[str, list[Clause]]]:
+@cache
+def pool_names(path: Path = FOLDER / "pools.json") -> frozenset[str]:
+    """The names of the value pools."""
+    return frozenset(json.loads(path.read_text(encoding="utf-8"))["pools"])
+
+
+def clauses(phrasings: list[Phrasing]) -> tuple[dict[str, list[Clause]], dict[str, list[Clause]]]:
     """(clauses that can open a sentence, clauses that can follow one), by the one parameter that each states."""
     heads: dict[str, list[Clause]] = {}
     tails: dict[str, list[Clause]] = {}
@@ -168,7 +214,7 @@ def _clauses(phrasings: list[Phrasing]) -> tuple[dict[str, list[Clause]], dict[s
     return heads, tails
 
 
-def _parameter(data: dict[str, Any], where: str, pools: set[str]) -> Parameter:
+def _parameter(data: dict[str, Any], where: str, pools: frozenset[str]) -> Parameter:
     kind, enum, pool = data["type"], data.get("enum"), data.get("pool")
     if kind not in TYPES:
         raise CatalogueError(f"{where}: type {kind!r} is none of {', '.join(TYPES)}.")
@@ -182,7 +228,8 @@ def _parameter(data: dict[str, Any], where: str, pools: set[str]) -> Parameter:
     return Parameter(data["name"], kind, data["required"], data.get("description", ""), pool, bounds, enum)
 
 
-def _check(phrasing: Phrasing, parameters: tuple[Parameter, ...], where: str) -> None:
+def check(phrasing: Phrasing, parameters: tuple[Parameter, ...], where: str) -> None:
+    """Raise CatalogueError for a phrasing that does not state what its parameters need."""
     names = {p.name for p in parameters}
     if strange := phrasing.names - names:
         raise CatalogueError(f"{where}: {phrasing.source!r} names {sorted(strange)}, which is no parameter.")
@@ -201,7 +248,9 @@ def _check(phrasing: Phrasing, parameters: tuple[Parameter, ...], where: str) ->
             raise CatalogueError(f"{where}: {phrasing.source!r} has the boolean {parameter.name!r} in a slot.")
 
 
-def _entry(data: dict[str, Any], domain: str, pools: set[str], texts: str, chatty: list[str], kept: set[str]) -> Entry:
+def _entry(
+    data: dict[str, Any], domain: str, pools: frozenset[str], texts: str, chatty: list[str], kept: set[str]
+) -> Entry:
     where = f"{domain}.json, {data['name']}"
     parameters = tuple(
         _parameter(p, f"{where}.{p['name']}", pools) for p in (data.get("parameters") or data["properties"])
@@ -220,14 +269,14 @@ def _entry(data: dict[str, Any], domain: str, pools: set[str], texts: str, chatt
         if not some:
             raise CatalogueError(f"{where}: no phrasings.")
         for phrasing in some:
-            _check(phrasing, parameters, where)
+            check(phrasing, parameters, where)
     descriptions: dict[Split, list[str]] = {"train": about["train"], "router": about["train"], "held": about["held"]}
     cores = tuple(sources.get("cores", ()))
     for core in cores:
         if core in sources["held"] or set(SLOT.findall(core)) != {p.name for p in parameters if p.required}:
             raise CatalogueError(f"{where}: the core {core!r} must name the required parameters and not stand in held.")
     phrasings: dict[Split, list[Phrasing]] = {"train": split["train"], "router": split["router"], "held": split["held"]}
-    return Entry(data["name"], domain, descriptions, parameters, phrasings, cores, *_clauses(split["train"]))
+    return Entry(data["name"], domain, descriptions, parameters, phrasings, cores, *clauses(split["train"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +294,7 @@ class Catalogue:
 @cache
 def load(folder: Path = FOLDER) -> Catalogue:
     """Read and check every domain file. Raises CatalogueError with file, tool and sentence."""
-    pools = set(json.loads((folder / "pools.json").read_text(encoding="utf-8"))["pools"])
+    pools = pool_names(folder / "pools.json")
     router: dict[str, list[str]] = json.loads(ROUTER.read_text(encoding="utf-8"))
     tools: list[Entry] = []
     schemas: list[Entry] = []

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from bundled_models.cases import HANDWRITTEN, MAX_TOKENS, OPEN_TOOLS, Case, generated, written
+from bundled_models.generator import UNSEEN
 from engine import Engine, SamplingParams
 from grammars import Constraint, Copied, JsonSchema, Tool, ToolCalls
 
@@ -123,9 +124,16 @@ class Report(msgspec.Struct, frozen=True):
 
 
 def case_sets(count: int, seed: int) -> dict[str, list[Case]]:
-    """The sets of the model card: unseen phrasings and values, hand-written sentences, tools it never saw."""
+    """The sets of the model card.
+
+    catalogue: known tools, unseen phrasings and values. unseen tools, unseen records: definitions that no training
+    prompt showed, from the library's `held_*` files and invented. Then two hand-written sets.
+    """
+    unseen = generated(3 * count, seed, sources=UNSEEN)
     return {
-        "held-out": generated(count, seed),
+        "catalogue": generated(count, seed, sources={"catalogue": 1.0}),
+        "unseen tools": [case for case in unseen if case.tools][:count],
+        "unseen records": [case for case in unseen if case.schema is not None][: count // 2],
         "hand-written": written(HANDWRITTEN),
         "open tools": written(OPEN_TOOLS),
     }

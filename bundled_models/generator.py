@@ -1,20 +1,32 @@
-"""Draws examples from the catalogue: a prompt, the answer it asks for, and what kind of example it is."""
+"""Draws examples: a prompt, the answer it asks for, and what kind of example it is.
+
+Tools and record types come from three sources: the catalogue, the library, and inventions that nobody meets twice.
+"""
 
 import json
 import random
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Literal
 
-from bundled_models import phrases, signature
+from bundled_models import library, phrases, signature
 from bundled_models.catalogue import Catalogue, Entry, Parameter, Phrasing, Split, load
+from bundled_models.invention import Inventor
+from bundled_models.offers import Offer
 from bundled_models.values import Values
 
 Kind = Literal["call", "calls", "none", "extract", "chat"]
 KINDS: tuple[Kind, ...] = ("call", "calls", "none", "extract", "chat")
-SLOT = re.compile(r"\{(\w+)\}")
+Source = Literal["catalogue", "library", "invention"]
+SOURCES: dict[Source, float] = {"catalogue": 0.3, "library": 0.42, "invention": 0.28}
+UNSEEN: dict[Source, float] = {"library": 0.6, "invention": 0.4}  # in the split `held`: no training prompt offers them
+OFFERED = (4, 4, 3, 3, 1, 1)  # training prompts with one tool, two, …: short ones say as much in less time
+SLOT = re.compile(r"\{([\w.]+)\}")
 PLAIN_WORD = re.compile(r"(?<![\w{'])[A-Za-z]+ (?=[A-Za-z{])")
 THINNED_SHARE = 0.35
+AGAIN = frozenset({"in", "for", "to", "from", "on", "with", "of", "at", "by", "about"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +75,6 @@ class Example:
         return self.preamble + self.turns
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """A tool as one prompt defines it: some optional parameters left out."""
-
-    entry: Entry
-    parameters: tuple[Parameter, ...]
-
-
 def _compact(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
@@ -79,18 +83,31 @@ class Generator:
     """An endless source of examples of one split; equal seeds give equal examples."""
 
     def __init__(
-        self, seed: int, split: Split = "train", stage: Stage = STAGES[-1], catalogue: Catalogue | None = None
+        self,
+        seed: int,
+        split: Split = "train",
+        stage: Stage = STAGES[-1],
+        catalogue: Catalogue | None = None,
+        sources: Mapping[Source, float] = MappingProxyType(SOURCES),
     ) -> None:
         self.random = random.Random(f"{split}{seed}")
         self.split, self.stage = split, stage
         self.catalogue = catalogue or load()
         self.values = Values(self.random, split)
+        self.inventor = Inventor(self.random, split)
+        self.library = library.load(split)
+        self.sources = {k: v for k, v in sources.items() if k != "library" or all(self.library)}
         self.phrases, self.remarks = phrases.of(split), phrases.contexts(split)
 
     # ---- sentences -------------------------------------------------------------------------------------------------
 
-    def _say(self, phrasing: Phrasing, parameters: tuple[Parameter, ...]) -> tuple[str, dict[str, Any], bool]:
-        """(sentence, its values in the order of `parameters`, whether it starts with a value)."""
+    def _say(
+        self, phrasing: Phrasing, parameters: tuple[Parameter, ...], several: str | None = None
+    ) -> tuple[str, dict[str, Any], bool]:
+        """(sentence, its values in the order of `parameters`, whether it starts with a value).
+
+        several: a parameter that is given two to four values, a list, as in "the weather in Oslo and in Bergen".
+        """
         values: dict[str, Any] = {}
         spoken: dict[str, str] = {}
         for parameter in parameters:
@@ -100,6 +117,9 @@ class Generator:
                 continue
             only = phrasing.values_of(parameter.name)
             values[parameter.name], spoken[parameter.name] = self.values.draw(parameter, only)
+            if parameter.name == several:
+                drawn = dict(self.values.draw(parameter, only)[::-1] for _ in range(self.random.choice((2, 2, 3, 4))))
+                values[several], spoken[several] = list(drawn.values()), self._all_of(phrasing, several, list(drawn))
         expressed: set[str] = set()
         text, starts = "", False
         is_thinned = self.split == "train" and self.random.random() < THINNED_SHARE
@@ -110,11 +130,19 @@ class Generator:
                 continue
             if any(name not in values for name in piece.slots):
                 continue
-            starts |= not text and piece.text.startswith("{")
             said = PLAIN_WORD.sub(self._thin, piece.text) if is_thinned else piece.text
+            starts |= not text and said.startswith("{")
             text += SLOT.sub(lambda found: spoken[found[1]], said)
             expressed.update(piece.slots, [piece.param] if piece.param else [])
         return text.strip(), {name: value for name, value in values.items() if name in expressed}, starts
+
+    def _all_of(self, phrasing: Phrasing, name: str, said: list[str]) -> str:
+        """Several values where the phrasing has one: `a, b and c`, or with the word before it said again."""
+        before = re.search(rf"(\w+) \{{{re.escape(name)}\}}", "".join(p.text for p in phrasing.pieces))
+        if before and before[1] in AGAIN and self.random.random() < 0.4:
+            said = [said[0], *(f"{before[1]} {s}" for s in said[1:])]
+        last = self.random.choice((" and ", " and ", ", and ", " and also ", " as well as ", ", then "))
+        return ", ".join(said[:-1]) + (last + said[-1] if len(said) > 1 else said[-1])
 
     def _thin(self, word: re.Match[str]) -> str:
         """Now and then a word is missing: what a request means must not hang on one word of a phrasing."""
@@ -148,48 +176,60 @@ class Generator:
 
     # ---- definitions -----------------------------------------------------------------------------------------------
 
-    def _offer(self, entry: Entry) -> Offer:
-        kept = tuple(p for p in entry.parameters if p.required or self.random.random() < 0.8)
-        return Offer(entry, kept)
-
     def _definition(self, offer: Offer) -> dict[str, Any]:
         return {
             "type": "function",
             "function": {
-                "name": offer.entry.name,
+                "name": offer.name,
                 "description": self.random.choice(offer.entry.descriptions[self.split]),
-                "parameters": {
-                    "type": "object",
-                    "properties": {p.name: p.json_schema() for p in offer.parameters},
-                    "required": [p.name for p in offer.parameters if p.required],
-                },
+                "parameters": offer.schema(),
             },
         }
 
+    def _source(self) -> Source:
+        return self.random.choices(list(self.sources), list(self.sources.values()))[0]
+
     def _offers(self) -> list[Offer]:
-        tools, draw = self.catalogue.tools, self.random
-        count = draw.randint(1, self.stage.max_tools)
-        chosen = {(first := draw.choice(tools)).name: first}
-        near = [t for t in tools if t.domain == first.domain]
-        while len(chosen) < count:
-            tool = draw.choice(near if draw.random() < 0.5 else tools)
-            chosen[tool.name] = tool
-            if len(chosen) >= len(tools):
-                break
-        offers = [self._offer(t) for t in chosen.values()]
+        """The tools of a prompt: of one source, near relatives among them."""
+        draw, source, most = self.random, self._source(), self.stage.max_tools
+        count = draw.randint(1, most)
+        if self.split == "train":
+            count = draw.choices(range(1, most + 1), OFFERED[:most])[0]
+        if source == "invention":
+            offers = [Offer.draw(t, draw) for t in self.inventor.family(count)]
+        else:
+            tools = self.catalogue.tools if source == "catalogue" else self.library[0]
+            offers = self._related(tools, count)
         draw.shuffle(offers)
+        return offers
+
+    def _related(self, tools: tuple[Entry, ...], count: int) -> list[Offer]:
+        draw = self.random
+        chosen = [draw.choice(tools)]
+        near = [t for t in tools if t.domain == chosen[0].domain]
+        offers = [Offer.draw(chosen[0], draw)]
+        for _ in range(4 * count):
+            if len(offers) == count:
+                break
+            tool = draw.choice(near if draw.random() < 0.5 else tools)
+            offer = Offer.draw(tool, draw)
+            if tool not in chosen and offer.name not in {o.name for o in offers}:
+                chosen.append(tool)
+                offers.append(offer)
         return offers
 
     # ---- branches --------------------------------------------------------------------------------------------------
 
     def _calls(self, offers: list[Offer], count: int) -> tuple[str, str, int]:
-        texts, items, given = [], [], 0
+        texts, items, given = [], list[dict[str, Any]](), 0
         offer = self.random.choice(offers)
+        if count > 1 and self.random.random() < 0.45 and (found := self._spread(offer)):
+            return found
         for index in range(count):
             if index and self.random.random() < 0.6:
                 offer = self.random.choice(offers)
             text, values, starts = self._sentence(offer)
-            items.append({"name": offer.entry.name, "arguments": values})
+            items.append({"name": offer.name, "arguments": offer.stated(values)})
             texts.append((text, starts))
             given += len(values)
         said, starts = texts[0]
@@ -200,15 +240,38 @@ class Generator:
             said = said.rstrip(".?! ") + joiner + text
         return self._dress(said, starts), _compact(items), given
 
+    def _spread(self, offer: Offer) -> tuple[str, str, int] | None:
+        """One sentence that asks for the same call with several values of one parameter."""
+        fit = [
+            p.name for p in offer.parameters
+            if p.required and p.type in ("string", "integer", "number") and not (p.pool == "message" or p.enum)
+        ]  # fmt: skip
+        if not fit:
+            return None
+        name = self.random.choice(fit)
+        phrasing = self.random.choice(offer.entry.phrasings[self.split])
+        text, values, starts = self._say(phrasing, offer.parameters, name)
+        if not isinstance(values.get(name), list) or len(values[name]) < 2:
+            return None
+        calls = [{"name": offer.name, "arguments": offer.stated(values | {name: v})} for v in values[name]]
+        return self._dress(text, starts), _compact(calls), len(calls) * len(values)
+
     def _unmet(self, offers: list[Offer]) -> str:
         """A request that no offered tool can meet."""
         if self.random.random() < 0.15:
             return self._dress(self.random.choice(self.phrases.questions), False)
         offered, domains = {o.entry.name for o in offers}, {o.entry.domain for o in offers}
-        other = [t for t in self.catalogue.tools if t.name not in offered]
-        if self.random.random() < 0.4:
-            other = [t for t in other if t.domain in domains] or other
-        text, _, starts = self._sentence(Offer(entry := self.random.choice(other), entry.parameters))
+        source = self._source()
+        if source == "invention":
+            entry = self.inventor.family(1)[0]
+        else:
+            other = [
+                t for t in (self.catalogue.tools if source == "catalogue" else self.library[0]) if t.name not in offered
+            ]
+            if self.random.random() < 0.35:
+                other = [t for t in other if t.domain in domains] or other
+            entry = self.random.choice(other)
+        text, _, starts = self._sentence(Offer.plain(entry))
         return self._dress(text, starts)
 
     def _branch(self, kind: Kind, offers: list[Offer]) -> tuple[Kind, str, str, int]:
@@ -260,14 +323,13 @@ class Generator:
         return self.random.choice((f'{{"{word}":{number}}}', "ok", f'{{"status":"{word}"}}', f"{word} {number}", "[]"))
 
     def _extract_group(self, size: int) -> list[Example]:
-        entry = self.random.choice(self.catalogue.schemas)
-        offer = self._offer(entry)
-        schema: dict[str, Any] = {
-            "title": entry.name,
-            "type": "object",
-            "properties": {p.name: p.json_schema() for p in offer.parameters},
-            "required": [p.name for p in offer.parameters if p.required],
-        }
+        source = self._source()
+        if source == "invention":
+            entry = self.inventor.record()
+        else:
+            entry = self.random.choice(self.catalogue.schemas if source == "catalogue" else self.library[1])
+        offer = Offer.draw(entry, self.random)
+        schema: dict[str, Any] = {"title": entry.name, **offer.schema()}
         if self.random.random() < 0.6:
             schema["description"] = self.random.choice(entry.descriptions[self.split])
         snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", entry.name).lower()
@@ -281,7 +343,8 @@ class Generator:
             if self.random.random() < 0.2:
                 text = self.random.choice(self.phrases.extract) + text
             messages = ({"role": "user", "content": text},)
-            examples.append(Example("extract", system, (), schema, name, messages, _compact(values), 0, len(values)))
+            answer = _compact(offer.stated(values))
+            examples.append(Example("extract", system, (), schema, name, messages, answer, 0, len(values)))
         return examples
 
     def _chat_group(self, size: int) -> list[Example]:

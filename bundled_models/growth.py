@@ -11,19 +11,19 @@ Training narrow first is several times cheaper a token, and what it learnt is ke
 import torch
 from torch import Tensor, nn
 
-from bundled_models.model import Block, TinyLlama
+from bundled_models.model import TinyLlama
 
 NEW_EMBEDDING_STD = 0.02
+OUTPUTS = ("o_proj", "down_proj")
 
 
-def _widened(linear: nn.Linear, old: Tensor, fresh: bool) -> None:
+def _widen(matrix: Tensor, old: Tensor, fresh: bool) -> None:
     """Put `old` into the top left of a larger matrix; zeros right of it and, unless `fresh`, below it."""
     rows, columns = old.shape
-    with torch.no_grad():
-        linear.weight[:rows, :columns] = old
-        linear.weight[:rows, columns:] = 0
-        if not fresh:
-            linear.weight[rows:] = 0
+    matrix[:rows, :columns] = old
+    matrix[:rows, columns:] = 0
+    if not fresh:
+        matrix[rows:] = 0
 
 
 @torch.no_grad()
@@ -44,23 +44,20 @@ def grow(small: TinyLlama, large: TinyLlama) -> None:
     large.embed_tokens.weight[:, : a.width] = small.embed_tokens.weight
     large.norm.fill_(factor)
     large.norm[: a.width] = small.norm * factor
-    for index, block in enumerate(large.layers):
-        assert isinstance(block, Block)
-        for linear in (block.q_proj, block.k_proj, block.v_proj, block.gate_proj, block.up_proj):
-            nn.init.normal_(linear.weight, 0, b.width**-0.5)
-        nn.init.zeros_(block.o_proj.weight)
-        nn.init.zeros_(block.down_proj.weight)
+    for index, block in enumerate(large.blocks):
+        matrices = block.matrices()
+        for name, matrix in matrices.items():
+            nn.init.normal_(matrix, 0, 0.0 if name in OUTPUTS else b.width**-0.5)
+        block.input_layernorm.fill_(1.0)
+        block.post_attention_layernorm.fill_(1.0)
         if index >= a.layers:
             continue
-        trained = small.layers[index]
-        assert isinstance(trained, Block)
-        for norm, old in (
+        trained = small.blocks[index]
+        for norm, kept in (
             (block.input_layernorm, trained.input_layernorm),
             (block.post_attention_layernorm, trained.post_attention_layernorm),
         ):
             norm.fill_(factor)
-            norm[: a.width] = old * factor
-        for name in ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"):
-            _widened(getattr(block, name), getattr(trained, name).weight, fresh=True)
-        for name in ("o_proj", "down_proj"):
-            _widened(getattr(block, name), getattr(trained, name).weight, fresh=False)
+            norm[: a.width] = kept * factor
+        for name, old in trained.matrices().items():
+            _widen(matrices[name], old, fresh=name not in OUTPUTS)

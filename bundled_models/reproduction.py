@@ -9,7 +9,7 @@ _WORKERS = ("--workers", "2")
 
 STEPS: tuple[tuple[str, ...], ...] = (
     ("bundled_models", "tokenizer"),
-    ("bundled_models", "train", "--size", "small", "--minutes", "25", "--hold", "1", *_WORKERS),
+    ("bundled_models", "train", "--size", "small", "--minutes", "25", "--decay", "0", *_WORKERS),
     ("bundled_models", "grow"),
     ("bundled_models", "train", "--size", "large", "--minutes", "80", *_WORKERS),
     ("bundled_models", "train", "--size", "small", "--minutes", "20", *_WORKERS),

@@ -1,4 +1,4 @@
-"""The byte-level BPE tokenizer of the bundled models: 2,048 entries, a space is a token of its own.
+"""The byte-level BPE tokenizer of the bundled models: 4,096 entries, a space is a token of its own.
 
 With GPT-2's split ` Paris` in a sentence and `Paris` after a quote are different tokens, and copying a value would mean
 learning to spell. Digits stand singly and `_` cuts names into the words that sentences use.
@@ -14,7 +14,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from bundled_models.generator import Generator
 from bundled_models.signature import SPECIAL_TOKENS
 
-VOCABULARY = 2048
+VOCABULARY = 4096
 SPLIT = r"[A-Z]?[a-z]+|[A-Z]+|[0-9]|_|\n| |[^\sA-Za-z0-9_]+|\s+"
 FILE = "tokenizer.json"
 

@@ -1,46 +1,66 @@
-"""Trains a bundled model: drill, then stages of growing difficulty, resumable at any time."""
+"""Trains a bundled model: drill, then stages of growing difficulty, resumable at any time.
+
+Each worker is a process with one thread (two threads in one process would wait for each other in every product):
+
+    leader    orders | backward | sum own share | update own share | ... | evaluate, save
+    others           | backward | sum own share | update own share | ... | wait
+"""
 
 import json
 import os
 import random
 import signal
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import multiprocessing
 
-from bundled_models.generator import KINDS, STAGES, Example, Generator, Stage
-from bundled_models.model import SHAPES, Packed, Size, TinyLlama
+from bundled_models import tokenizer as tokenizers_of
+from bundled_models.generator import KINDS, STAGES, UNSEEN, Example, Generator
+from bundled_models.kernels import PLAIN, Kernels, compiled
+from bundled_models.model import SHAPES, Packed, Shape, Size, TinyLlama
 from bundled_models.packing import batches, drill, encode, pack, stream
+from bundled_models.store import Rates, Store, Updater
+from bundled_models.team import Team, TeamError
 
 CHECKPOINT = "checkpoint.pt"
 CURVE = "curve.jsonl"
-DRILL_LOSS = 0.7
-ADVANCE = (0.5, 0.6)  # exact match on fresh values at which a stage is left
-MOST_SECONDS = (900.0, 2000.0)  # a stage is left after this long in any case
+STOP = -2.0
+
+Groups = list[list[Example]]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """When a stage is left: at this exact match on fresh values, or after this long in any case."""
+
+    score: float
+    most_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
-    """How to train; none of it is part of the model."""
+    """How to train; none of it is part of the model. `tokens` a step in all, `microbatch` of them at a time."""
 
     branches: int = 6
-    budget: int = 3072
+    tokens: int = 8192
+    microbatch: int = 4096
     matrix_rate: float = 0.02
     other_rate: float = 0.003
     rate: float = 1.0
     warmup_steps: int = 50
+    decay: float = 1.0
+    drill_loss: float = 0.7
+    thresholds: tuple[Threshold, ...] = (Threshold(0.5, 900.0), Threshold(0.6, 2000.0))
     evaluate_every_s: float = 180.0
-    exchange_every_s: float = 20.0
-    stale_s: float = 90.0
-    worker: int = 0
+    save_every_s: float = 180.0
     workers: int = 1
+    compiled: bool = True
 
 
 @dataclass(slots=True)
@@ -55,30 +75,27 @@ class Progress:
     starts: int = 0
 
 
-def losses(model: TinyLlama, batch: Packed) -> tuple[Tensor, Tensor]:
-    """(logits, targets) at the answers' places, in bf16 autocast."""
-    with torch.autocast("cpu", torch.bfloat16):
-        return model(batch), batch.target
-
-
 @torch.no_grad()
-def exact(model: TinyLlama, tokenizer: Tokenizer, groups: list[list[Example]]) -> dict[str, float]:
+def exact(
+    model: TinyLlama, tokenizer: Tokenizer, groups: Groups, kernels: Kernels = PLAIN, microbatch: int = 4096
+) -> dict[str, float]:
     """Share of answers in which every token is the greedy choice: all, by kind; `tokens` is the share of tokens right.
 
     This equals free greedy decoding, since one wrong choice makes the answer wrong.
     """
     right: dict[str, list[bool]] = {}
     tokens: list[bool] = []
-    rows = [(encode(tokenizer, g), [e.kind for e in g]) for g in groups]
-    kinds = {id(r): k for r, k in rows}
-    for batch in batches([r for r, _ in rows], 4096):
-        logits, gold = losses(model, pack(batch))
-        good = (logits.argmax(-1) == gold).tolist()
+    # keyed by the answers' lists, which stay the same objects where a row is cut to fit
+    rows = [encode(tokenizer, g) for g in groups]
+    kinds = {id(b[1]): e.kind for r, g in zip(rows, groups, strict=True) for b, e in zip(r.branches, g, strict=True)}
+    for batch in batches(iter(rows), microbatch):
+        packed = pack(batch, model.shape.heads, microbatch)
+        good = (model(packed, kernels).argmax(-1) == packed.target)[: packed.known].tolist()
         tokens += good
         at = 0
         for row in batch:
-            for kind, (_, answer) in zip(kinds[id(row)], row.branches, strict=True):
-                right.setdefault(kind, []).append(all(good[at : at + len(answer)]))
+            for _, answer, _ in row.branches:
+                right.setdefault(kinds[id(answer)], []).append(all(good[at : at + len(answer)]))
                 at += len(answer)
     every = [r for rs in right.values() for r in rs]
     scores = {"all": sum(every) / len(every), "tokens": sum(tokens) / len(tokens)}
@@ -86,182 +103,271 @@ def exact(model: TinyLlama, tokenizer: Tokenizer, groups: list[list[Example]]) -
     return {k: round(v, 4) for k, v in scores.items()}
 
 
-class Trainer:
-    """One run in one folder."""
+@dataclass(slots=True)
+class Clock:
+    """Seconds since the last report, by what they went into."""
 
-    def __init__(self, folder: Path, size: Size, tokenizer: Tokenizer, options: Options) -> None:
-        torch.set_num_threads(1)  # more cores are used by more workers
-        self.folder, self.size, self.tokenizer, self.options = folder, size, tokenizer, options
+    begun: float = field(default_factory=time.time)
+    tokens: int = 0
+    data: float = 0.0
+    model: float = 0.0
+    update: float = 0.0
+    waiting: float = 0.0
+
+    def report(self, matrix_parameters: int, workers: int) -> str:
+        """One line; FLOPs are 6 for a matrix parameter and token, so attention and the head come on top."""
+        busy = self.data + self.model + self.update + self.waiting
+        speed = self.tokens / max(busy, 1e-9)
+        parts = {n: getattr(self, n) / max(busy, 1e-9) for n in ("data", "model", "update", "waiting")}
+        shares = "  ".join(f"{name} {share:.1%}" for name, share in parts.items())
+        return f"{speed:.0f} tok/s  {6 * matrix_parameters * speed / workers / 1e9:.0f} GFLOP/s a core  {shares}"
+
+
+class Worker:
+    """One process's part in every step."""
+
+    def __init__(
+        self, store: Store, team: Team, options: Options, index: int, is_alive: Callable[[], bool] = lambda: True
+    ) -> None:
+        self.store, self.team, self.options, self.index, self.is_alive = store, team, options, index, is_alive
+        self.model = store.model(index)
+        self.updater = Updater(store, index)
+        self.kernels = compiled() if options.compiled else PLAIN
+        self.clock = Clock()
+
+    def wait(self) -> None:
+        """Wait for all workers."""
+        before = time.time()
+        self.team.wait(self.index, self.is_alive)
+        self.clock.waiting += time.time() - before
+
+    def step(self, source: Iterator[Packed], factor: float) -> tuple[float, int]:
+        """One step with this worker's batches from `source`; returns (mean loss, tokens) of all workers' batches."""
+        options, clock, total = self.options, self.clock, self.store.totals[self.index]
+        self.store.grads[self.index].zero_()
+        total.zero_()
+        for _ in range(max(1, options.tokens // (options.microbatch * options.workers))):
+            before = time.time()
+            batch = next(source)
+            ready = time.time()
+            loss = self.model.loss(batch, self.kernels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += torch.tensor([loss.item(), float(batch.weight.sum()), batch.count], dtype=torch.float64)
+            clock.data += ready - before
+            clock.model += time.time() - ready
+        self.wait()
+        loss_sum, weight, tokens = self.store.totals.sum(0).tolist()
+        before = time.time()
+        self.updater.collect()
+        clock.update += time.time() - before
+        self.wait()
+        before = time.time()
+        self.updater.update(Rates(options.matrix_rate * factor, options.other_rate * factor))
+        clock.update += time.time() - before
+        self.wait()
+        if self.index == 0:  # the next wait comes before anybody reads it
+            self.store.updates += 1
+        clock.tokens += int(tokens)
+        return loss_sum / weight, int(tokens)
+
+    def source(self, tokenizer: Tokenizer, stage: int, seed: int) -> Iterator[Packed]:
+        """Endless batches of a stage."""
+        options, shape = self.options, self.model.shape
+        if stage < 0:
+            while True:
+                yield drill(shape.vocabulary, shape.heads, options.microbatch)
+        generator = Generator(seed + stage, "train", STAGES[stage])
+        yield from stream(tokenizer, generator, options.branches, shape.heads, options.microbatch)
+
+
+def _seed(starts: int, worker: int) -> int:
+    seed = 1000 * starts + 7 + 500 * worker
+    random.seed(seed)
+    torch.manual_seed(seed)
+    return seed
+
+
+def _follow(store: Store, team: Team, options: Options, index: int, folder: Path, starts: int) -> None:
+    """The life of a worker that is not the leader."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the leader gets it too and ends the run
+    torch.set_num_threads(1)
+    tokenizer, seed = tokenizers_of.load(folder), _seed(starts, index)
+    parent = multiprocessing.parent_process()
+    worker = Worker(store, team, options, index, lambda: parent is not None and parent.is_alive())
+    source: Iterator[Packed] = iter(())
+    at = STOP
+    try:
+        while True:
+            worker.wait()
+            stage, factor = team.orders.tolist()
+            if stage == STOP:
+                return
+            if stage != at:
+                source, at = worker.source(tokenizer, int(stage), seed), stage
+            worker.step(source, factor)
+    except TeamError:
+        return  # the leader is gone, and has said why
+
+
+class Trainer:
+    """One run in one folder, and its leading worker."""
+
+    def __init__(self, folder: Path, size: Size | Shape, tokenizer: Tokenizer, options: Options) -> None:
+        torch.set_num_threads(1)
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        self.folder, self.tokenizer, self.options = folder, tokenizer, options
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(0)
-        self.model = TinyLlama(SHAPES[size])
-        named = list(self.model.named_parameters())
-        matrices = [p for n, p in named if p.ndim == 2 and "embed" not in n]
-        others = [p for n, p in named if p.ndim != 2 or "embed" in n]
-        self.optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.Muon(matrices, lr=options.matrix_rate, weight_decay=0.01),
-            torch.optim.AdamW(others, lr=options.other_rate, betas=(0.9, 0.95), weight_decay=0.0),
-        ]
-        self.rates = (options.matrix_rate, options.other_rate)
+        shape = size if isinstance(size, Shape) else SHAPES[size]
+        self.store = Store(replace(shape, vocabulary=tokenizer.get_vocab_size()), options.workers)
+        self.model = self.store.master()
         self.progress = Progress()
         self._stopping = False
         if (folder / CHECKPOINT).exists():
             self._resume()
-        self.progress.starts += 1
-        seed = 1000 * self.progress.starts + 7 + 500 * options.worker
-        random.seed(seed)
-        torch.manual_seed(seed)
-        self._seed = seed
+        self._fresh: dict[str, float] = {}
+        self.evaluations: dict[str, Callable[[], Groups]] = {
+            "fresh": lambda: _drawn(Generator(99_991, "train", STAGES[max(0, self.progress.stage)]), 30),
+            "catalogue": lambda: _drawn(Generator(99_991, "held", sources={"catalogue": 1.0}), 40),
+            "unseen": lambda: _drawn(Generator(99_992, "held", sources=UNSEEN), 40),
+        }
 
     # ---- state on disk ---------------------------------------------------------------------------------------------
 
     def _resume(self) -> None:
         state: dict[str, Any] = torch.load(self.folder / CHECKPOINT, weights_only=True)
-        self.model.load_state_dict(state["model"])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+        self.store.load(state["model"], state["optimizer"])
         self.progress = Progress(**state["progress"])
 
     def save(self) -> None:
         """Write the checkpoint beside the old one, then rename."""
-        progress = {n: getattr(self.progress, n) for n in Progress.__slots__}
         state = {
-            "model": self.model.state_dict(),
-            "optimizers": [o.state_dict() for o in self.optimizers],
-            "progress": progress,
-        }
+            "model": self.model.state_dict(), "optimizer": self.store.state(), "progress": asdict(self.progress)
+        }  # fmt: skip
         partial = self.folder / (CHECKPOINT + ".partial")
         torch.save(state, partial)
         os.replace(partial, self.folder / CHECKPOINT)
-
-    @torch.no_grad()
-    def exchange(self) -> None:
-        """Move half way to the other workers' newest weights, after leaving one's own for them.
-
-        Elastic averaging (Zhang, Choromanska, LeCun, 2015): processes that never wait for each other, so a busy core
-        does not stall the rest. Weights older than `stale_s` are those of a worker that has ended.
-        """
-        own = self.folder / f"worker{self.options.worker}.pt"
-        torch.save(self.model.state_dict(), own.with_suffix(".partial"))
-        os.replace(own.with_suffix(".partial"), own)
-        others = [self.folder / f"worker{i}.pt" for i in range(self.options.workers) if i != self.options.worker]
-        fresh = [p for p in others if p.exists() and time.time() - p.stat().st_mtime < self.options.stale_s]
-        for path in fresh:
-            weights = torch.load(path, weights_only=True)
-            for name, tensor in self.model.state_dict().items():
-                tensor.lerp_(weights[name], 1 / (len(fresh) + 1))
 
     def _log(self, **entry: Any) -> None:
         with (self.folder / CURVE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
-    # ---- one step --------------------------------------------------------------------------------------------------
+    # ---- decisions -------------------------------------------------------------------------------------------------
 
-    def _step(self, batch: Packed, factor: float) -> float:
-        for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
-            optimizer.param_groups[0]["lr"] = rate * factor
-        loss = F.cross_entropy(*losses(self.model, batch), ignore_index=-1)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        self.progress.step += 1
-        self.progress.tokens += batch.ids.numel()
-        return loss.item()
-
-    def _evaluation(self, split: str, stage: Stage, groups: int) -> list[list[Example]]:
-        generator = Generator(99_991, split, stage)  # type: ignore[arg-type]
-        return [generator.group(5) for _ in range(groups)]
-
-    def _source(self) -> Iterator[Packed]:
-        options, stage = self.options, self.progress.stage
-        if stage < 0:
-            while True:
-                yield drill(self.model.shape.vocabulary, options.budget // 2)
-        generator = Generator(self._seed + stage, "train", STAGES[stage])
-        yield from stream(self.tokenizer, generator, options.branches, options.budget)
-
-    def _advance(self, loss: float) -> bool:
-        """True if the stage is over."""
-        progress = self.progress
+    def _is_over(self, loss: float) -> bool:
+        """True if the stage is to be left."""
+        progress, options = self.progress, self.options
         if progress.stage < 0:
-            return loss < DRILL_LOSS
-        if progress.stage >= len(ADVANCE):
+            return loss < options.drill_loss
+        if progress.stage >= min(len(options.thresholds), len(STAGES) - 1):
             return False
-        if progress.stage_seconds > MOST_SECONDS[progress.stage]:
-            return True
-        return self._fresh["all"] >= ADVANCE[progress.stage]
+        threshold = options.thresholds[progress.stage]
+        return progress.stage_seconds > threshold.most_seconds or self._fresh.get("all", 0.0) >= threshold.score
 
-    _fresh: dict[str, float]
+    def factor(self, steps: int, done: float) -> float:
+        """Of the learning rates: up in the first steps, then constant, to zero over the last share `decay`."""
+        options = self.options
+        rising = min(1.0, (steps + 1) / options.warmup_steps)
+        falling = min(1.0, (1 - done) / options.decay) if options.decay > 0 else 1.0
+        return options.rate * rising * max(0.0, falling)
 
-    def _evaluate(self, loss: float, rate: float, data_share: float, speed: float) -> None:
-        stage = STAGES[max(0, self.progress.stage)]
-        self._fresh = exact(self.model, self.tokenizer, self._evaluation("train", stage, 30))
-        held = exact(self.model, self.tokenizer, self._evaluation("held", STAGES[-1], 60))
-        progress = self.progress
+    def _evaluate(self, worker: Worker, loss: float, rate: float) -> None:
+        before, options, progress = time.time(), self.options, self.progress
+        scores = {
+            name: exact(worker.model, self.tokenizer, draw(), worker.kernels, options.microbatch)
+            for name, draw in self.evaluations.items()
+        }
+        self._fresh = scores.get("fresh", {})
         self._log(
             seconds=round(progress.seconds), step=progress.step, tokens=progress.tokens, stage=progress.stage,
-            loss=round(loss, 4), rate=round(rate, 4), fresh=self._fresh, held=held,
+            loss=round(loss, 4), rate=round(rate, 4), **scores,
         )  # fmt: skip
+        lines = "".join(f"\n         {name:6} {found}" for name, found in scores.items())
         print(
             f"{progress.seconds:6.0f} s  step {progress.step}  {progress.tokens / 1e6:.2f} M tokens  "
-            f"{speed:.0f} tok/s  data {data_share:.1%}  stage {progress.stage}  loss {loss:.3f}  rate {rate:.2f}\n"
-            f"         fresh {self._fresh}\n         held  {held}",
+            f"stage {progress.stage}  loss {loss:.3f}  rate {rate:.2f}  "
+            f"evaluated in {time.time() - before:.1f} s{lines}",
             flush=True,
         )
 
     # ---- the loop --------------------------------------------------------------------------------------------------
 
-    def run(self, minutes: float | None = None, decay_from: float | None = None) -> None:
-        """Train until told to stop, or for `minutes`. From the share `decay_from` on the rate falls to zero."""
-        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_stopping", True))
-        progress, options = self.progress, self.options
-        begun, spoken, evaluated, waited = time.time(), time.time(), time.time(), 0.0
-        average, first, tokens = 0.0, progress.step, progress.tokens
-        source, factor, spoken_step = self._source(), 1.0, progress.step
-        exchanged, leads = begun, options.worker == 0
+    def run(self, minutes: float | None = None) -> None:
+        """Train until told to stop (SIGTERM, SIGINT), or for `minutes`; the checkpoint is written either way.
+
+        Raises TeamError if another worker ends; the checkpoint then is the last one written.
+        """
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, lambda *_: setattr(self, "_stopping", True))
+        self.progress.starts += 1
+        team = Team(self.options.workers)
+        context = multiprocessing.get_context("spawn")
+        others = [
+            context.Process(
+                target=_follow,
+                args=(self.store, team, self.options, index, self.folder, self.progress.starts),
+                daemon=True,
+            )
+            for index in range(1, self.options.workers)
+        ]
+        if not (self.folder / tokenizers_of.FILE).exists():
+            self.tokenizer.save(str(self.folder / tokenizers_of.FILE))
+        for process in others:
+            process.start()
+        try:
+            self._lead(Worker(self.store, team, self.options, 0, lambda: all(p.is_alive() for p in others)), minutes)
+        finally:
+            for process in others:
+                process.join(10)
+                process.terminate()
+
+    def _lead(self, worker: Worker, minutes: float | None) -> None:
+        progress, options, orders = self.progress, self.options, worker.team.orders
+        seed, stage = _seed(progress.starts, 0), progress.stage
+        source, first, average, factor = worker.source(self.tokenizer, stage, seed), progress.step, 0.0, 0.0
+        matrices = self.store.values.numel() - self.store.others
+        begun = spoken = evaluated = saved = time.time()
         while not self._stopping:
             before = time.time()
             done = (before - begun) / (60 * minutes) if minutes else 0.0
             if done >= 1:
                 break
-            batch = next(source)
-            ready = time.time()
-            waited += ready - before
-            factor = options.rate * min(1.0, (progress.step - first + 1) / options.warmup_steps)
-            if decay_from is not None and done > decay_from:
-                factor *= max(0.01, (1 - done) / (1 - decay_from))
-            loss = self._step(batch, factor)
+            factor = self.factor(progress.step - first, done)
+            orders.copy_(torch.tensor([progress.stage, factor], dtype=torch.float64))
+            worker.wait()
+            loss, tokens = worker.step(source, factor)
             now = time.time()
+            progress.step += 1
+            progress.tokens += tokens
             progress.seconds += now - before
             progress.stage_seconds += now - before
-            average = loss if progress.step == first + 1 else 0.97 * average + 0.03 * loss
-            over = progress.stage < 0 and progress.step > first + 30 and self._advance(average)
+            average = loss if progress.step == first + 1 else 0.95 * average + 0.05 * loss
             if now - spoken > 20:
-                spoken, spoken_step = now, progress.step
                 print(
-                    f"{progress.seconds:6.0f} s  step {spoken_step}  stage {progress.stage}  loss {average:.3f}",
+                    f"{progress.seconds:6.0f} s  step {progress.step}  stage {progress.stage}  loss {average:.3f}  "
+                    f"{worker.clock.report(matrices, options.workers)}",
                     flush=True,
                 )
-            if options.workers > 1 and progress.stage >= 0 and now - exchanged > options.exchange_every_s:
-                exchanged = now
-                self.exchange()
-            if not leads and 0 <= progress.stage < len(ADVANCE):
-                over = progress.stage_seconds > MOST_SECONDS[progress.stage]
-            if leads and progress.stage >= 0 and now - evaluated > options.evaluate_every_s:
-                speed = (progress.tokens - tokens) / (now - begun)
-                self._evaluate(average, factor, waited / (now - begun), speed)
+                spoken, worker.clock = now, Clock()
+            over = progress.stage < 0 and progress.step > first + 30 and self._is_over(average)
+            if progress.stage >= 0 and now - evaluated > options.evaluate_every_s:
+                self._evaluate(worker, average, factor)
+                over, evaluated = self._is_over(average), time.time()
+            if now - saved > options.save_every_s:
                 self.save()
-                over, evaluated = self._advance(average), time.time()
+                saved = time.time()
             if over:
                 print(f"{progress.seconds:6.0f} s  stage {progress.stage} done, loss {average:.3f}", flush=True)
                 self._log(seconds=round(progress.seconds), step=progress.step, stage_done=progress.stage)
                 progress.stage += 1
-                progress.stage_seconds = 0.0
-                source = self._source()
-        if not leads:
-            return
-        if progress.stage >= 0:
-            self._evaluate(average, factor, waited / max(1.0, time.time() - begun), 0.0)
+                progress.stage_seconds, self._fresh = 0.0, {}
+                source = worker.source(self.tokenizer, progress.stage, seed)
+        orders[0] = STOP
+        worker.wait()
         self.save()
+        if progress.stage >= 0:
+            self._evaluate(worker, average, factor)
+
+
+def _drawn(generator: Generator, groups: int) -> Groups:
+    return [generator.group(5) for _ in range(groups)]

@@ -73,7 +73,7 @@ class Values:
 
     def _number(self, parameter: Parameter) -> float:
         low, high = parameter.range or (0, 100)
-        whole = parameter.type == "integer"
+        whole = (parameter.items if parameter.type == "array" else parameter.type) == "integer"
         for _ in range(200):
             if whole and high - low > 20 and self._random.random() < 0.3:
                 value: float = self._random.randint(int(low), int(min(high, low + 20)))
@@ -104,7 +104,24 @@ class Values:
             return number, json.dumps(number)
         pool = parameter.pool or "topic"
         if parameter.type == "array":
-            items = list(dict.fromkeys(self.from_pool(pool) for _ in range(self._random.choice((1, 2, 2, 3)))))
-            return items, ", ".join(items[:-1]) + " and " * (len(items) > 1) + items[-1]
-        text = self.from_pool(pool)
+            count = self._random.choice((1, 2, 2, 3) if parameter.items == "string" else (2, 3, 4, 5))
+            draw = self._number if parameter.items in ("integer", "number") else self._text
+            items = list(dict.fromkeys(draw(parameter) for _ in range(count)))
+            return items, self._listed([i if isinstance(i, str) else json.dumps(i) for i in items])
+        text = self._text(parameter)
         return text, f"'{text}'" if pool == "message" else text
+
+    def _text(self, parameter: Parameter) -> str:
+        """A string of the pool, or of the parameter's own choices with something new now and then."""
+        if parameter.choices is None:
+            return self.from_pool(parameter.pool or "topic")
+        if self._random.random() < 0.2:
+            return self.from_pool(self._random.choice(("topic", "product", "title")))
+        return self._random.choice(parameter.choices)
+
+    def _listed(self, items: list[str]) -> str:
+        """`a, b and c`, now and then as code would write it."""
+        if len(items) > 1 and self._random.random() < 0.2:
+            return "[" + ", ".join(items) + "]"
+        last = self._random.choice((" and ", " and ", ", ", ", and "))
+        return ", ".join(items[:-1]) + last * (len(items) > 1) + items[-1]

@@ -1,13 +1,10 @@
-"""Growing a model keeps its function; workers that exchange weights come together."""
+"""Growing a model keeps its function."""
 
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
-from bundled_models import tokenizer, trainer
 from bundled_models.growth import grow
 from bundled_models.model import Shape, TinyLlama
 
@@ -53,21 +50,3 @@ def test_the_new_parts_can_learn() -> None:
 def test_a_shape_that_cannot_hold_the_small_model_is_refused(unfit: Shape) -> None:
     with pytest.raises(ValueError, match=r"grow"):
         grow(TinyLlama(replace(SMALL, width=48, heads=3)), TinyLlama(unfit))
-
-
-def test_workers_move_towards_each_other_and_not_towards_one_that_ended(tmp_path: Path) -> None:
-    tokenizer.save(tokenizer.train(groups=20), tmp_path)
-    first, second = (
-        trainer.Trainer(tmp_path, "small", tokenizer.load(tmp_path), trainer.Options(worker=i, workers=2))
-        for i in (0, 1)
-    )
-    spread(second.model)
-    apart = first.model.norm.detach().clone(), second.model.norm.detach().clone()
-    first.exchange()  # nobody else has left weights yet
-    assert torch.equal(first.model.norm, apart[0])
-    second.exchange()
-    torch.testing.assert_close(second.model.norm.detach(), (apart[0] + apart[1]) / 2)
-    long_ago = 1.0
-    os.utime(tmp_path / "worker1.pt", (long_ago, long_ago))
-    first.exchange()
-    assert torch.equal(first.model.norm, apart[0])
