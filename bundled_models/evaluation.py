@@ -1,6 +1,5 @@
 """How good the bundled pair is: exact match in our own engine, free, under the grammar, and copying, by kind."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,36 +9,13 @@ import msgspec
 
 from bundled_models.cases import HANDWRITTEN, MAX_TOKENS, OPEN_TOOLS, Case, generated, written
 from bundled_models.generator import UNSEEN
+from bundled_models.share import Share
 from engine import Engine, SamplingParams
 from grammars import Constraint, Copied, JsonSchema, Tool, ToolCalls
 
 Mode = Literal["free", "grammar", "copy"]
 MODES: tuple[Mode, ...] = ("free", "grammar", "copy")
 BATCH = 64
-
-
-class Share(msgspec.Struct, frozen=True):
-    """`right` of `count`, with Wilson's 95 % interval (E. B. Wilson, 1927), as shares of 1."""
-
-    right: int
-    count: int
-    share: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, outcomes: Sequence[bool]) -> "Share":
-        """The share of True among the outcomes."""
-        n, k, z = len(outcomes), sum(outcomes), 1.959964
-        if n == 0:
-            return cls(0, 0, 0.0, 0.0, 1.0)
-        p = k / n
-        centre, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        scale = 1 + z * z / n
-        return cls(k, n, p, max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale))
-
-    def __str__(self) -> str:
-        return f"{100 * self.share:5.1f} % of {self.count} [{100 * self.low:.0f}, {100 * self.high:.0f}]"
 
 
 def constraint_of(case: Case, mode: Mode = "grammar") -> Constraint | None:

@@ -92,7 +92,7 @@ def test_in_bf16_the_model_strays_about_as_far_as_transformers_does(
             for m in (precise, rounded)
         )
     strayed = [float((exact.exp() * (exact - found)).sum(-1).mean()) for found in (ours, theirs)]  # nats
-    assert strayed[0] < 2 * strayed[1] < 0.1
+    assert strayed[0] < 3 * strayed[1] < 0.1
 
 
 def test_the_gradient_is_that_of_transformers_over_each_example_alone(model: TinyLlama, tokenizer: Tokenizer) -> None:

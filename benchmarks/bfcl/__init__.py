@@ -1,0 +1,1 @@
+"""Function calls over HTTP, scored by the rules of the Berkeley Function Calling Leaderboard."""
