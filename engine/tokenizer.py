@@ -13,6 +13,7 @@ import tokenizers
 from engine.chat_template import ChatTemplate, ChatTemplateError
 from engine.control_strings import ControlStrings
 from engine.token_bytes import build_token_bytes
+from grammars.dialects import MARKERS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -31,6 +32,7 @@ class Tokenizer:
         Raises ValueError for a tokenizer that is neither byte-level BPE nor SentencePiece.
         """
         tokenizer_json = {**tokenizer_json, "truncation": None, "padding": None}  # they change what encode returns
+        tokenizer_json = _with_markers_as_text(tokenizer_json)
         self._backend = tokenizers.Tokenizer.from_str(json.dumps(tokenizer_json))
         continued = _without_prefix_space(tokenizer_json)
         has_prefix_space = continued != tokenizer_json
@@ -90,6 +92,11 @@ class Tokenizer:
         return PreTrainedTokenizerFast(
             tokenizer_object=self._backend, clean_up_tokenization_spaces=False, **self._special_tokens
         )
+
+    @property
+    def template_source(self) -> str:
+        """The chat template's own text; empty where there is none."""
+        return "" if self._template is None else self._template.source
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text as it stands: control strings in it become control tokens, and none is added."""
@@ -152,6 +159,18 @@ class Tokenizer:
         for piece in rest:
             ids += self._continued.encode(piece, add_special_tokens=False).ids
         return ids
+
+
+def _with_markers_as_text(tokenizer_json: dict[str, Any]) -> dict[str, Any]:
+    """The tokenizer with the markers of tool calls as text, so that they may stand in an answer and are read there.
+
+    They stay control strings: a client's text never becomes one of them (control_strings.py).
+    """
+    added = tokenizer_json.get("added_tokens") or []
+    if not any(entry["content"] in MARKERS and entry.get("special") for entry in added):
+        return tokenizer_json
+    plain = [entry | {"special": False} if entry["content"] in MARKERS else entry for entry in added]
+    return {**tokenizer_json, "added_tokens": plain}
 
 
 def _without_prefix_space(tokenizer_json: dict[str, Any]) -> dict[str, Any]:

@@ -100,7 +100,7 @@ async def _start(settings: Settings, drain: Drain, stack: AsyncExitStack) -> Ser
         settings=settings,
         engine=engine,
         catalogue=catalogue,
-        intake=Intake(settings, catalogue, prompters(catalogue), secrets.token_bytes(32)),
+        intake=Intake(settings, catalogue, prompters(catalogue, settings.dialects), secrets.token_bytes(32)),
         router=Router(engine, policy, settings.routing, np.random.default_rng()),
         authenticator=Authenticator(
             SqlKeyRepository(database),

@@ -14,6 +14,11 @@ from msgspec import Meta
 from gateway.prices import PriceTable, bundled_prices
 from gateway.secret import Secret
 
+# A test holds it to `grammars.dialects.DIALECTS`.
+DialectName = Literal[
+    "auto", "generic", "hermes", "llama3_json", "mistral", "mistral_v11", "pythonic", "xlam", "xlam_v1"
+]
+
 
 class SettingsError(Exception):
     """A setting is missing, unknown or out of bounds; the message says which, from where, and what to change."""
@@ -187,6 +192,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     )
     small: Annotated[Path | None, Meta(description="Checkpoint folder of the small model; else the bundled.")] = None
     large: Annotated[Path | None, Meta(description="Checkpoint folder of the large model; else the bundled.")] = None
+    small_dialect: Annotated[
+        DialectName,
+        Meta(description="Tool-call format of the small model; auto is the one that its chat template shows."),
+    ] = "auto"
+    large_dialect: Annotated[
+        DialectName,
+        Meta(description="Tool-call format of the large model; auto is the one that its chat template shows."),
+    ] = "auto"
     router: Annotated[
         Path | None,
         Meta(description="Folder of the router artefact; else the bundled one, which fits the bundled pair only."),
@@ -216,6 +229,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         PriceTable,
         Meta(description="USD per million tokens: version and `[prices.models.NAME]` (input, cached_input, output)."),
     ] = msgspec.field(default_factory=bundled_prices)
+
+    @property
+    def dialects(self) -> dict[str, str | None]:
+        """The tool-call formats that were set, by model alias."""
+        given = {"small": self.small_dialect, "large": self.large_dialect}
+        return {alias: None if name == "auto" else name for alias, name in given.items()}
 
     @property
     def small_path(self) -> Path:

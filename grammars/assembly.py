@@ -16,17 +16,11 @@ def assemble(plan: AnyPlan, backend: Callable[[str], Any], vocabulary: Vocabular
     """
     match plan:
         case Plan():
-            return _single(plan, backend, vocabulary)
+            state = _single(plan, backend, vocabulary)
         case PreludePlan():
-            return _prelude(plan, backend, vocabulary)
+            state = _prelude(plan, backend, vocabulary)
         case UnionPlan():
-            return _union(plan, backend, vocabulary)
-
-
-def _single(plan: Plan, backend: Callable[[str], Any], vocabulary: Vocabulary) -> BackendState:
-    for separation in plan.separations:
-        _require_separation(separation, backend, vocabulary)
-    state: BackendState = backend(plan.backend).compile(plan.source)
+            state = _union(plan, backend, vocabulary)
     if plan.overlays:
         spellings = backend("llguidance").spellings
         for overlay in plan.overlays:
@@ -34,14 +28,21 @@ def _single(plan: Plan, backend: Callable[[str], Any], vocabulary: Vocabulary) -
     return state
 
 
+def _single(plan: Plan, backend: Callable[[str], Any], vocabulary: Vocabulary) -> BackendState:
+    for separation in plan.separations:
+        _require_separation(separation, backend, vocabulary)
+    state: BackendState = backend(plan.backend).compile(plan.source)
+    return state
+
+
 def _prelude(plan: PreludePlan, backend: Callable[[str], Any], vocabulary: Vocabulary) -> BackendState:
     from grammars.prelude import Prelude, PreludeState
 
-    tail = None if plan.tail is None else _single(plan.tail, backend, vocabulary)
+    tail = None if plan.tail is None else assemble(plan.tail, backend, vocabulary)
     if tail is not None and not _begins(tail, vocabulary):
         raise MatcherFailed("no answer can satisfy what follows the free text")
     try:
-        return PreludeState(Prelude(plan.parts, tail, backend("llguidance").spellings))
+        return PreludeState(Prelude(plan.parts, tail, backend("llguidance").spellings, may_end=plan.may_end))
     except ConstraintRefused as error:
         raise ConstraintRefused(error.keyword, plan.pointer + error.pointer, error.reason) from error
 

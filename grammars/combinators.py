@@ -112,7 +112,7 @@ def _member(part: Constraint) -> tuple[str, ...]:
     return (_name(part),)
 
 
-def _plan_chain(chain: Sequence[Part], pointer: str, plan_part: PlanPart, limits: Limits) -> Plan | PreludePlan:
+def _plan_chain(chain: Sequence[Part], pointer: str, plan_part: PlanPart, limits: Limits) -> AnyPlan:
     for i, part in enumerate(chain):
         if isinstance(part.constraint, FreeText):
             _check_free(part, is_last=i == len(chain) - 1)
@@ -159,9 +159,9 @@ def _is_delimited(choice: Choice) -> bool:
     return not any(after.startswith(before) for before, after in pairwise(texts))
 
 
-def _plan_tail(parts: Sequence[Part], plan_part: PlanPart, limits: Limits) -> Plan:
+def _plan_tail(parts: Sequence[Part], plan_part: PlanPart, limits: Limits) -> AnyPlan:
     if len(parts) == 1 and not isinstance(parts[0].constraint, FreeText):
-        return _only_plan(plan_part(parts[0].constraint, parts[0].pointer), parts[0])
+        return plan_part(parts[0].constraint, parts[0].pointer)
     rules: list[str] = []
     names: list[str] = []
     plans: list[Plan] = []
@@ -198,7 +198,12 @@ def _plan_tail(parts: Sequence[Part], plan_part: PlanPart, limits: Limits) -> Pl
 
 def _only_plan(plan: AnyPlan, part: Part) -> Plan:
     if not isinstance(plan, Plan):
-        raise TypeError(f"{part.constraint!r} is no combinator, but was planned as one")
+        raise ConstraintRefused(
+            plan.keyword,
+            part.pointer,
+            "calls behind text are held only as the whole answer, or as its end after free text and fixed texts: put "
+            "them there",
+        )
     return plan
 
 

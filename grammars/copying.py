@@ -9,7 +9,7 @@ text, the constraint's own mask stands, and that string is let go: the validatio
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 class CopyCursor:
     """Where an answer stands under the rule, byte by byte.
 
-    ends: of the free string being read, in the source; None outside of one. json: None for an answer that is text.
+    ends: of the free string being read, in the source; None outside of one. json: None in text, between the calls of a
+    format with markers too.
     """
 
     source: CopySource
@@ -41,25 +42,39 @@ class CopyCursor:
     ends: Ids | None = None
     _has_begun: bool = False
     _call: str = ""
+    _tail: bytes = b""  # of the text, while no marker is whole
+    _lead: bytes | None = None  # what stands behind the last marker, while no JSON text has begun
+    _in_call: bool = False
+
+    @property
+    def reads_json(self) -> bool:
+        """Whether JSON is read, or may begin with the next byte."""
+        return self.json is not None or self._lead is not None
 
     def fork(self) -> "CopyCursor":
         """An independent copy."""
         json = None if self.json is None else self.json.fork()
-        return CopyCursor(self.source, self.free, json, self.ends, self._has_begun, self._call)
+        return replace(self, json=json)
 
     def advance(self, byte: int) -> bool:
         """Take one byte. False when a free string leaves the source or ends empty; it is let go then."""
         if not self._has_begun:
             self._has_begun = True
             self.json = self.json if self.free.reads(byte) else None
+        if self.free.marker and not self._in_call:
+            self._look_for_call(byte)
         if self.json is None:
             return True
         was_in_string = self.json.is_in_string
         event = self.json.advance(byte)
+        if self._in_call and self.json.is_complete:
+            self.json, self._in_call = None, False
+            return True
         if was_in_string and not self.json.is_in_string:
             return self._close(event)
         if event is Event.VALUE_STARTED and self.json.is_in_string:
-            self.ends = self.source.starts if self.free.is_free(self.json.path, self._call) else None
+            is_free = self.free.is_free(self.json.path, self._call, in_call=self._in_call)
+            self.ends = self.source.starts if is_free else None
         elif self.ends is not None:
             self.ends = self.source.step(self.ends, byte)
             if not self.ends.size:
@@ -67,10 +82,27 @@ class CopyCursor:
                 return False
         return True
 
+    def _look_for_call(self, byte: int) -> None:
+        """Text before, between and behind calls. `json`, if any, is an answer that is none, and may hold no marker."""
+        if self._lead is not None:
+            if self.free.begins_call(self._lead, byte):
+                self._call, self._lead, self._in_call = self.free.named(self._lead), None, True
+                self.json = JsonCursor()
+            else:
+                self._lead += bytes((byte,))
+            return
+        if self.json is not None and (self.json.depth or self.json.is_in_string):
+            return  # a JSON answer, in whose strings a marker is only text
+        marker = self.free.marker
+        self._tail = (self._tail + bytes((byte,)))[-len(marker) :]
+        if self._tail == marker:
+            self._tail, self._lead, self.json = b"", b"", None
+
     def _close(self, event: Event) -> bool:
         is_empty = self.ends is self.source.starts
         self.ends = None
-        if self.json is not None and event is Event.VALUE_ENDED and self.free.is_name(self.json.path):
+        is_value = self.json is not None and event is Event.VALUE_ENDED
+        if is_value and self.json is not None and self.free.is_name(self.json.path):
             self._call = self.json.last_text
         return not is_empty
 
@@ -169,7 +201,7 @@ class CopyingState:
         if cursor.ends is None:
             # Outside, only a token that opens a free string and runs on can break it.
             risky = _held(words, self._spellings.opening)
-            return words if cursor.json is None else words & ~_mask(self._following(risky)[1], words.size)
+            return words & ~_mask(self._following(risky)[1], words.size) if cursor.reads_json else words
         # Inside, what the source goes on with is listed; what closes the string is tried.
         listed = _held(words, cursor.source.tokens(cursor.ends))
         begins = cursor.source.next_bytes(cursor.ends)

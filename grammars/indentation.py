@@ -61,7 +61,7 @@ class Indentation:
     def calls(self) -> IndentCursor:
         """The cursor of a list of calls, whose own levels are compact."""
         at = () if self.dialect is None else get_dialect(self.dialect).calls_at
-        return IndentCursor(self.indent, base=len(at) + 2)
+        return IndentCursor(self.indent, base=1 if at is None else len(at) + 2)
 
     def begin(self, byte: int) -> Position:
         """The position before the first byte, once that is known."""

@@ -1,8 +1,10 @@
 """llguidance behind the matcher: exact for JSON Schema or it refuses; lazy, so that compiling is cheap."""
 
+import json
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
+from grammars.dialects import MARKERS
 from grammars.errors import ConstraintRefused, MatcherFailed
 from grammars.vocabulary import Vocabulary
 
@@ -14,6 +16,24 @@ if TYPE_CHECKING:
 
 # Without it, a mask over text that can only go on one way holds one spelling of it in tokens, and hides the others.
 _OPTIONS: Final = '%llguidance {"no_forcing": true}\n'
+
+
+def _with_markers_as_words(tokenizer: Any) -> str | None:
+    """The tokenizer.json in which the markers of tool calls are ordinary tokens; None where there is nothing to change.
+
+    llguidance takes every added token of the form `<…>` for a special one, which no text can spell.
+    """
+    document = json.loads(tokenizer.to_str())
+    added = document.get("added_tokens") or []
+    markers = [entry for entry in added if entry["content"] in MARKERS and not entry["special"]]
+    vocabulary = document["model"].get("vocab")
+    if not markers or not isinstance(vocabulary, dict):
+        return None
+    # All of them: those that are in the vocabulary keep their ids when others leave the list.
+    vocabulary |= {entry["content"]: entry["id"] for entry in added}
+    document["added_tokens"] = [entry for entry in added if entry not in markers]
+    document |= {"truncation": None, "padding": None}
+    return json.dumps(document)
 
 
 class LLGuidanceState:
@@ -70,13 +90,14 @@ class LLGuidanceBackend:
     @cached_property
     def _tokenizer(self) -> Any:
         """The token trie; about a second for 150,000 tokens, so it is built once."""
+        import llguidance
         import llguidance.hf
 
-        return llguidance.hf.from_tokenizer(
-            self._vocabulary.hf,
-            n_vocab=self._vocabulary.size,
-            eos_token=list(self._vocabulary.stop_ids),
-        )
+        size, stop_ids = self._vocabulary.size, list(self._vocabulary.stop_ids)
+        worded = _with_markers_as_words(self._vocabulary.hf.backend_tokenizer)
+        if worded is not None:
+            return llguidance.LLTokenizer(worded, n_vocab=size, eos_token=stop_ids)
+        return llguidance.hf.from_tokenizer(self._vocabulary.hf, n_vocab=size, eos_token=stop_ids)
 
     @cached_property
     def spellings(self) -> "Spellings":

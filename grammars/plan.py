@@ -62,12 +62,17 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class PreludePlan:
-    """Free text and fixed texts, see `prelude.py`, then what `tail` holds, if anything."""
+    """Free text and fixed texts, see `prelude.py`, then what `tail` holds, if anything.
+
+    may_end: the answer may end within the first part, once there is some of it. overlays: of all of it, as in `Plan`.
+    """
 
     parts: tuple[FreeText | Choice, ...]
-    tail: Plan | None
+    tail: "AnyPlan | None"
     pointer: str
     keyword: str = "sequence"
+    may_end: bool = False
+    overlays: tuple[Overlay, ...] = ()
 
     @property
     def backend(self) -> str:
@@ -97,10 +102,11 @@ class PreludePlan:
 
 @dataclass(frozen=True, slots=True)
 class UnionPlan:
-    """One of several plans, see `union.py`."""
+    """One of several plans, see `union.py`. overlays: of all of it, as in `Plan`."""
 
-    branches: Sequence[Plan | PreludePlan]
+    branches: "Sequence[AnyPlan]"
     keyword: str = "alternatives"
+    overlays: tuple[Overlay, ...] = ()
 
     @property
     def backend(self) -> str:
@@ -110,7 +116,8 @@ class UnionPlan:
     @property
     def backends(self) -> tuple[str, ...]:
         """The engines that assembling it needs."""
-        return tuple(dict.fromkeys(name for branch in self.branches for name in branch.backends))
+        more = ("llguidance",) if self.overlays else ()
+        return tuple(dict.fromkeys((*(name for branch in self.branches for name in branch.backends), *more)))
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import msgspec
+
 from grammars.automata import lengths, n_states
 from grammars.combinators import plan_combined
 from grammars.constraint import (
@@ -31,18 +33,20 @@ from grammars.constraint import (
     ToolCalls,
     Whitespace,
 )
-from grammars.dialects import get_dialect
+from grammars.dialects import Dialect, get_dialect
+from grammars.dialects.python_rules import PythonRules
 from grammars.errors import ConstraintRefused
 from grammars.json_schema import Normalised, normalise
 from grammars.lark import check_lark, json_block
 from grammars.limits import Limits
 from grammars.normal_form import Schema, types
-from grammars.plan import AnyPlan, Overlay, Plan
+from grammars.plan import AnyPlan, Overlay, Plan, PreludePlan, UnionPlan
 from grammars.pointer import child
 from grammars.regex import full_patterns
 from grammars.regex_syntax import RegexRefused
 from grammars.regex_text import literal
 from grammars.second_reader import endless_rule
+from grammars.tracking.branches import branches, kinds
 from grammars.tracking.calls import add_calls
 from grammars.tracking.relax import CannotHold, relax, unruled
 from grammars.tracking.rules import Rules
@@ -153,7 +157,7 @@ class _Planner:
         block = json_block({"type": ["object"]}, layout)
         return Plan("llguidance", f"start: {block}", "schema", overlays=_indentation(layout), is_delimited=True)
 
-    def _copied(self, constraint: Copied, pointer: str) -> Plan:
+    def _copied(self, constraint: Copied, pointer: str) -> AnyPlan:
         """Within a combinator: an answer that is `Copied` as a whole never comes here, see `compiler.py`."""
         from grammars.copying import CopyRule
 
@@ -165,14 +169,19 @@ class _Planner:
         found = self._schema(inner, pointer) if isinstance(inner, JsonSchema) else self._tools(inner, pointer)
         return replace(found, overlays=(*found.overlays, CopyRule(constraint)))
 
-    def _tools(self, constraint: ToolCalls, pointer: str) -> Plan:
+    def _tools(self, constraint: ToolCalls, pointer: str) -> AnyPlan:
         limits, at = self.limits, child(pointer, "tools")
-        layout = self._layout(constraint.layout, pointer)
         dialect = get_dialect(constraint.dialect)
+        layout = self._layout_of_calls(constraint, dialect, pointer)
         if not constraint.tools:
             raise ConstraintRefused("tools", at, "is empty: offer at least one tool, or leave it out")
         if len(constraint.tools) > limits.tools:
             raise ConstraintRefused("tools", at, f"offers more than {limits.tools} tools: offer fewer")
+        if constraint.mode == "required" and constraint.answer is not None:
+            raise ConstraintRefused(
+                "tools", at, "are required, so an answer schema could never apply: drop one of them"
+            )
+        names = [tool.name for tool in constraint.tools]
         warnings: list[str] = []
         uses: list[tuple[str, str]] = []
         rules: list[str] = []
@@ -187,39 +196,69 @@ class _Planner:
             normal = _arguments(tool, where, limits)
             warnings += normal.warnings
             uses += normal.uses
+            if not dialect.is_json:
+                written = PythonRules(f"p{i}", where, normal.uses, _definitions(normal.schema))
+                rules += written.arguments(f"args_{i}", normal.schema)
+                continue
             block = _schema_block(normal, layout, constraint.order, where, kept)
             rules.append(f"args_{i}: {block.lark}")
             arguments[tool.name] = block.node
             warnings += block.warnings
-        names = [tool.name for tool in constraint.tools]
         if len(set(names)) < len(names):
             raise ConstraintRefused("name", at, "is used by two tools: give each its own name")
         rules.append(dialect.calls(names, parallel=constraint.parallel, spaced=layout.whitespace == "single"))
-        start = ["calls"]
-        is_delimited = True
-        answer = None
-        if constraint.mode == "auto":
-            other, answer = self._otherwise(constraint, pointer, kept)
-            start.append("otherwise")
-            rules.append("otherwise: " + other.source)
-            warnings += other.warnings
-            uses += other.uses
-            is_delimited = other.is_delimited
-        elif constraint.answer is not None:
-            raise ConstraintRefused(
-                "tools", at, "are required, so an answer schema could never apply: drop one of them"
-            )
-        is_text = constraint.mode == "auto" and constraint.answer is None
-        add_calls(kept, dialect.calls_at, arguments, answer, text=is_text)
-        return Plan(
+        calls = Plan(
             "llguidance",
-            f"start: {' | '.join(start)}\n" + "\n".join(rules),
+            "start: calls\n" + "\n".join(rules),
             "tools",
             tuple(dict.fromkeys(warnings)),
             tuple(uses),
-            (Tracking(kept), *_indentation(layout, constraint)),
-            is_delimited=is_delimited,
+            is_delimited=True,
         )
+        if dialect.marker:
+            add_calls(kept, dialect, arguments)
+            return self._behind_markers(constraint, replace(calls, overlays=(Tracking(kept),)), pointer)
+        if not dialect.is_json:
+            return self._beside(constraint, calls, pointer)
+        if dialect.tells and constraint.answer is not None:
+            add_calls(kept, dialect, arguments)
+            alone = msgspec.structs.replace(constraint, answer=None)
+            overlays = (Tracking(kept), *_indentation(layout, alone))
+            return self._beside(constraint, replace(calls, overlays=overlays), pointer)
+        answer = None
+        if constraint.mode == "auto":
+            other, answer = self._otherwise(constraint, pointer, kept)
+            calls = _either(calls, other)
+        is_text = constraint.mode == "auto" and constraint.answer is None
+        add_calls(kept, dialect, arguments, answer, text=is_text)
+        return replace(calls, overlays=(Tracking(kept), *_indentation(layout, constraint)))
+
+    def _behind_markers(self, constraint: ToolCalls, calls: Plan, pointer: str) -> AnyPlan:
+        """Calls that begin behind a marker, which free text may come before; `calls` is what follows the first one."""
+        marker = get_dialect(constraint.dialect).marker
+        if constraint.mode == "auto" and constraint.answer is None:
+            return PreludePlan((FreeText(marker),), calls, pointer, "tools", may_end=True)
+        # Models put line breaks between their thoughts and a call.
+        opening = Choice(tuple(blank + marker for blank in ("", "\n", "\n\n")))
+        begun = PreludePlan((opening,), calls, pointer, "tools")
+        return begun if constraint.answer is None else UnionPlan((begun, self._answer(constraint, pointer)), "tools")
+
+    def _beside(self, constraint: ToolCalls, calls: Plan, pointer: str) -> AnyPlan:
+        """Calls, or an answer without any in a grammar of its own: beside calls that are no JSON, or that begin like
+        one."""
+        if constraint.mode == "required":
+            return calls
+        if constraint.answer is None:
+            return _either(calls, self._otherwise(constraint, pointer, Rules())[0])
+        self._otherwise(constraint, pointer, Rules())  # refuses answers that begin like calls
+        return UnionPlan((calls, self._answer(constraint, pointer)), "tools")
+
+    def _answer(self, constraint: ToolCalls, pointer: str) -> Plan:
+        """The plan of an answer that calls nothing, on its own."""
+        layout = self._layout(constraint.layout, pointer)
+        if isinstance(constraint.answer, JsonSchema):
+            return self._schema(msgspec.structs.replace(constraint.answer, layout=layout), pointer)
+        return self._object(JsonObject(layout), pointer)
 
     def _otherwise(self, constraint: ToolCalls, pointer: str, rules: Rules) -> tuple[Plan, int | None]:
         """What an answer without a call must be: text that no call begins like, or the answer schema.
@@ -236,12 +275,12 @@ class _Planner:
         else:
             normal = normalise(answer.schema, strict=answer.strict, pointer=pointer, limits=self.limits)
             order = answer.order
-        kinds = types(normal.schema, _definitions(normal.schema))
-        if dialect.calls_are in kinds:
+        of = types(normal.schema, _definitions(normal.schema))
+        if dialect.calls_are in of and not _is_told_apart(normal.schema, dialect.tells):
             raise ConstraintRefused(
                 "type",
                 pointer,
-                f"an answer that may be an {dialect.calls_are} cannot be told from calls: allow other types only",
+                f"an answer that may be an {dialect.calls_are} cannot be told from calls: {_remedy(dialect)}",
             )
         block = _schema_block(normal, layout, order, pointer, rules)
         found = Plan(
@@ -250,15 +289,42 @@ class _Planner:
             "schema",
             (*normal.warnings, *block.warnings),
             normal.uses,
-            is_delimited="number" not in kinds,
+            is_delimited="number" not in of,
         )
         return found, block.node
+
+    def _layout_of_calls(self, constraint: ToolCalls, dialect: Dialect, pointer: str) -> Layout:
+        """The layout of arguments: the client's own, else the one that models of the format were trained on."""
+        layout = self._layout(constraint.layout, pointer)
+        is_plain = not dialect.marker and dialect.is_json
+        if layout.whitespace == "indented" and not is_plain:
+            raise ConstraintRefused(
+                "indent", pointer, f"the calls of this model ({dialect.name}) are not indented: drop it, or the tools"
+            )
+        if constraint.order == "any" and not dialect.is_json:
+            raise ConstraintRefused(
+                "property_order", pointer, f"`any` is not held in this model's calls ({dialect.name}): leave it out"
+            )
+        spaced = constraint.layout is None and layout.whitespace == "compact" and dialect.is_spaced
+        return Layout("single") if spaced else layout
 
     def _layout(self, own: Layout | None, pointer: str) -> Layout:
         layout = own or self.layout
         if layout.whitespace == "indented" and not 1 <= layout.indent <= 8:
             raise ConstraintRefused("indent", pointer, f"is {layout.indent}: give 1 to 8 spaces")
         return layout
+
+
+def _either(calls: Plan, other: Plan) -> Plan:
+    """One grammar of calls and of what is none; `other` holds the right side of a rule."""
+    start, _, rules = calls.source.partition("\n")
+    return replace(
+        calls,
+        source=f"{start} | otherwise\n{rules}\notherwise: {other.source}",
+        warnings=tuple(dict.fromkeys((*calls.warnings, *other.warnings))),
+        uses=(*calls.uses, *other.uses),
+        is_delimited=other.is_delimited,
+    )
 
 
 def _indentation(layout: Layout, calls: ToolCalls | None = None) -> tuple[Overlay, ...]:
@@ -270,6 +336,30 @@ def _indentation(layout: Layout, calls: ToolCalls | None = None) -> tuple[Overla
     if calls is None:
         return (Indentation(layout.indent),)
     return (Indentation(layout.indent, calls.dialect, calls.mode == "auto" and calls.answer is not None),)
+
+
+def _is_told_apart(schema: Schema, tells: tuple[str, ...]) -> bool:
+    """Whether no value of a normal schema is an object with all these members."""
+    if not tells:
+        return False
+    root = {name: value for name, value in schema.items() if name != "$defs"} if isinstance(schema, dict) else schema
+    found = branches(root, _definitions(schema))
+    return found is not None and all(
+        any(not _may_have(branch, name) for name in tells) for branch in found if "object" in kinds(branch)
+    )
+
+
+def _may_have(branch: dict[str, Any], name: str) -> bool:
+    if "enum" in branch or branch.get("patternProperties"):
+        return True
+    member = branch.get("properties", {}).get(name, branch.get("additionalProperties", True))
+    return member is not False
+
+
+def _remedy(dialect: Dialect) -> str:
+    if not dialect.tells:
+        return "allow other types only"
+    return f"close its objects without {' and '.join(map(repr, dialect.tells))} together"
 
 
 def _definitions(schema: Schema) -> dict[str, Schema]:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from grammars.constraint import Choice, FreeText
 from grammars.errors import ConstraintRefused
 from grammars.matcher import BackendState
-from grammars.scanner import DEAD, END, scanner
+from grammars.scanner import DEAD, END, Scanner
 from grammars.spellings import Spellings
-from grammars.token_run import TokenRun, packed
+from grammars.token_run import packed
 
 if TYPE_CHECKING:
     import torch
@@ -26,41 +26,42 @@ if TYPE_CHECKING:
 class Prelude:
     """The parts before `tail`, for one vocabulary. Rows are made when a state is first met, and kept."""
 
-    def __init__(self, parts: Sequence[FreeText | Choice], tail: BackendState | None, spellings: Spellings) -> None:
-        """parts: as `scanner` takes them. tail: the start state of what follows; None when nothing does.
+    def __init__(
+        self,
+        parts: Sequence[FreeText | Choice],
+        tail: BackendState | None,
+        spellings: Spellings,
+        *,
+        may_end: bool = False,
+    ) -> None:
+        """parts, may_end: as `scanner` takes them. tail: the start state of what follows; None when nothing does.
 
         Raises ConstraintRefused, keyword `until`, where the vocabulary cannot spell the way to the end of a free text.
         """
-        self.tail, self.scanner, self._spellings = tail, scanner(parts), spellings
-        self.limits = [part.max_tokens if isinstance(part, FreeText) else None for part in parts]
-        self._hurried = {
-            part: self.scanner.hurried(part) for part, limit in enumerate(self.limits) if limit is not None
-        }
+        self.tail, self._spellings = tail, spellings
+        self.text = spellings.scanned(tuple(parts), may_end=may_end)
         self._rows: dict[tuple[int, bool], NDArray[np.uint32]] = {}
         self._takes: dict[bytes, bool] = {}
-        self._run = TokenRun(spellings.by_id)
         for part in parts:
             if isinstance(part, FreeText) and part.until is not None and not self._can_spell(part.until.encode()):
                 raise ConstraintRefused("until", "", f"{part.until!r} cannot be spelled by this model: choose another")
+
+    @property
+    def scanner(self) -> Scanner:
+        """The automaton of the parts."""
+        return self.text.scanner
 
     def spelling(self, token_id: int) -> bytes:
         """The bytes of a token; none for one without text."""
         return self._spellings.by_id[token_id]
 
-    def table(self, state: int, n_tokens: int) -> tuple[NDArray[np.int32], bool]:
-        """The transitions at `state`, and whether the tokens of its part are used up (n_tokens began in it)."""
-        part = int(self.scanner.part[state])
-        limit = self.limits[part] if part >= 0 else None
-        if limit is None or n_tokens < limit:
-            return self.scanner.table, False
-        return self._hurried[part], True
-
     def row(self, state: int, n_tokens: int, n_words: int) -> NDArray[np.uint32]:
         """The mask at `state`, uint32 [n_words]; nobody may write into it."""
-        table, is_used_up = self.table(state, n_tokens)
+        shared, running_on, is_used_up = self.text.row(state, n_tokens, n_words)
         key = (state, is_used_up)
         if key not in self._rows:
-            self._rows[key] = self._new_row(table, state, n_words)
+            kept = self._taken_on(running_on)
+            self._rows[key] = shared | packed(kept, n_words) if kept.size else shared
         return self._rows[key]
 
     def rest(self, table: NDArray[np.int32], state: int, spelling: bytes) -> tuple[int, bytes]:
@@ -83,21 +84,10 @@ class Prelude:
             return None, 0
         return state, len(ids)
 
-    def _new_row(self, table: NDArray[np.int32], state: int, n_words: int) -> NDArray[np.uint32]:
-        run = self._run
-        legal: list[NDArray[np.int64]] = []
-        for n_read, live, states in run.walk(state, lambda states, data: table[states, data]):
-            has_ended = run.lengths[live] == n_read
-            legal.append(run.ids[live[has_ended]])
-            is_over = ~has_ended & (states == END)
-            legal.append(self._straddling(run.ids[live[is_over]], n_read))
-            states[is_over] = DEAD
-        return packed(np.concatenate(legal), n_words) if legal else np.zeros(n_words, dtype=np.uint32)
-
-    def _straddling(self, found: NDArray[np.int64], place: int) -> NDArray[np.int64]:
-        """Those of the tokens `found` whose bytes from `place` on the tail takes."""
+    def _taken_on(self, running_on: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+        """Those of the tokens whose bytes, from their place on, the tail takes."""
         kept: list[int] = []
-        for token_id in found.tolist():
+        for token_id, place in running_on:
             rest = self._spellings.by_id[token_id][place:]
             if rest not in self._takes:
                 self._takes[rest] = self.entered(rest)[0] is not None
@@ -156,7 +146,7 @@ class PreludeState:
             self._marks.append((END, 0, 1))
             return True
         spelling = prelude.spelling(token_id)
-        table, _ = prelude.table(state, n_tokens)
+        table, _ = prelude.text.table(state, n_tokens)
         after, rest = prelude.rest(table, state, spelling)
         if after == DEAD or not spelling:
             return False
@@ -190,8 +180,8 @@ class PreludeState:
         if state == END:
             return b"" if self._tail is None else self._tail.forced_bytes()
         forced = bytearray()
-        table, _ = self._prelude.table(state, n_tokens)
-        while state != END and state not in self._prelude.scanner.accepting:
+        table, _ = self._prelude.text.table(state, n_tokens)
+        while state != END and not self._prelude.text.accepts(state, len(self._marks) - 1 + len(forced)):
             options = np.flatnonzero(table[state] != DEAD)
             if len(options) != 1:
                 return bytes(forced)
@@ -209,4 +199,4 @@ class PreludeState:
         state = self._marks[-1][0]
         if state == END:
             return True if self._prelude.tail is None else self._tail is not None and self._tail.is_accepting
-        return state in self._prelude.scanner.accepting
+        return self._prelude.text.accepts(state, len(self._marks) - 1)

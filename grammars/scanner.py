@@ -48,8 +48,11 @@ class Scanner:
         return np.where(is_slow, np.int32(DEAD), self.table)
 
 
-def scanner(parts: Sequence[FreeText | Choice]) -> Scanner:
-    """The automaton of `parts`. Free text without `until` may only be the last; no choice may begin another."""
+def scanner(parts: Sequence[FreeText | Choice], *, may_end: bool = False) -> Scanner:
+    """The automaton of `parts`. Free text without `until` may only be the last; no choice may begin another.
+
+    may_end: the answer may end within the first part, behind any whole character.
+    """
     rows: list[list[int]] = [[DEAD] * 256]
     owner = [-1]
     accepting: set[int] = {END}
@@ -77,6 +80,8 @@ def scanner(parts: Sequence[FreeText | Choice]) -> Scanner:
                     queue.append(target)
                 row[byte] = numbers[target]
             if isinstance(part, FreeText) and part.until is None and state == (0, None):
+                accepting.add(numbers[state])
+            if may_end and index == 0 and isinstance(state, tuple) and state[1] is None:
                 accepting.add(numbers[state])
         following = numbers[walk.first]
     table, part_of = np.array(rows, dtype=np.int32), np.array(owner, dtype=np.int32)

@@ -1,17 +1,21 @@
 """A vocabulary as bytes: which tokens a text begins with, and which tokens hold a quote."""
 
-from collections.abc import Collection, Sequence
-from functools import cached_property
+from collections.abc import Callable, Collection, Sequence
+from functools import cached_property, lru_cache
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from grammars.closings import Closings
+from grammars.constraint import Choice, FreeText
+from grammars.scanned_text import ScannedText
 from grammars.string_lengths import StringLengths
+from grammars.token_run import TokenRun
 
 _HEAD: Final = 3  # tokens of at least this many bytes are found by their first ones
 QUOTE: Final = 0x22
+_KEPT_TEXTS: Final = 16
 
 
 class Spellings:
@@ -53,6 +57,19 @@ class Spellings:
     def closings(self) -> Closings:
         """The tokens that hold a quote, taken apart; made when first asked for."""
         return Closings(self.by_id, self.quoted)
+
+    @cached_property
+    def run(self) -> TokenRun:
+        """The vocabulary in one row; made when first asked for."""
+        return TokenRun(self.by_id)
+
+    def scanned(self, parts: "tuple[FreeText | Choice, ...]", *, may_end: bool = False) -> ScannedText:
+        """What the tokens do in free and fixed texts; the last few are kept, as markers recur with every request."""
+        return self._scanned(parts, may_end)
+
+    @cached_property
+    def _scanned(self) -> "Callable[[tuple[FreeText | Choice, ...], bool], ScannedText]":
+        return lru_cache(_KEPT_TEXTS)(lambda parts, may_end: ScannedText(parts, self.run, may_end=may_end))
 
     def beginnings(self, data: bytes, start: int) -> list[int]:
         """The tokens that `data` begins with at `start`."""

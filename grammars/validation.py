@@ -185,7 +185,12 @@ def _validate_copies(constraint: Copied, text: str) -> Violation | None:
 
 
 def _validate_calls(constraint: ToolCalls, text: str) -> Violation | None:
-    calls = get_dialect(constraint.dialect).parse(text)
+    dialect = get_dialect(constraint.dialect)
+    may_talk = constraint.mode == "auto" and constraint.answer is None
+    try:
+        calls = dialect.parse(text, after_text=may_talk)
+    except ValueError as error:
+        return Violation("", "tools", f"the calls are malformed: {error}")
     if calls is None:
         if constraint.mode == "required":
             return Violation("", "tools", "the answer calls no tool, but must")
@@ -203,7 +208,7 @@ def _validate_calls(constraint: ToolCalls, text: str) -> Violation | None:
             return Violation(child("", i, "arguments") + violation.pointer, violation.keyword, violation.message)
         if _validate_layout(constraint.layout, call.arguments) is not None:
             return Violation(child("", i, "arguments"), "whitespace", "the white space is not as asked for")
-    return _validate_json(True, text)
+    return _validate_json(True, text) if dialect.is_json and not dialect.marker else None
 
 
 def _arguments_schema(tool: Tool) -> Any:

@@ -25,11 +25,12 @@ AnswerEvent = CallEvent | ReasoningDelta
 
 class Answer:
     """dialect: how calls are written; None when the answer may call nothing, so that `[` is only text. reasoning: the
-    text that ends what is thought first, itself shown nowhere; None where nothing is.
+    text that ends what is thought first, itself shown nowhere; None where nothing is. after_text: calls may come behind
+    text, where the dialect has them there; not where the text is JSON, in which their marks are only text.
     """
 
-    def __init__(self, dialect: Dialect | None, reasoning: str | None = None) -> None:
-        self._parser = None if dialect is None else dialect.stream()
+    def __init__(self, dialect: Dialect | None, reasoning: str | None = None, *, after_text: bool = True) -> None:
+        self._parser = None if dialect is None else dialect.stream(after_text=after_text)
         self._until, self._held = reasoning, ""  # held: what may turn out to be a part of the end
         self._thoughts: list[str] | None = None if reasoning is None else []
         self._text: list[str] = []
@@ -52,9 +53,11 @@ class Answer:
         return [*self._thought(text[:end]), *self._answered(rest)]
 
     def end(self) -> list[AnswerEvent]:
-        """What is known once no more characters come: the answer was cut short in the middle of its thoughts."""
+        """What is known once no more characters come: what was held back, as it might have become something else."""
         held, self._held = self._held, ""
-        return self._thought(held)
+        if self._until is not None or self._parser is None:
+            return self._thought(held)
+        return [*self._noted(self._parser.end())]
 
     def _thought(self, text: str) -> list[AnswerEvent]:
         if not text or self._thoughts is None:
@@ -65,7 +68,9 @@ class Answer:
     def _answered(self, text: str) -> list[CallEvent]:
         if not text:
             return []
-        events: list[CallEvent] = [TextDelta(text)] if self._parser is None else self._parser.feed(text)
+        return self._noted([TextDelta(text)] if self._parser is None else self._parser.feed(text))
+
+    def _noted(self, events: list[CallEvent]) -> list[CallEvent]:
         for event in events:
             match event:
                 case TextDelta():

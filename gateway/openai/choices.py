@@ -56,8 +56,12 @@ class Choices:
         calls = bool(self.job.asked.tools.callable)
         for _ in range(self.job.n):
             dialect = get_dialect(self.dialect) if calls else None
-            answer = Answer(dialect, self.job.asked.reasoning)
+            answer = Answer(dialect, self.job.asked.reasoning, after_text=not self.job.asked.is_json)
             self._open.append(_Open(answer, LogprobsOut([]) if self.job.request.logprobs else None))
+
+    @property
+    def _constraint(self) -> Constraint | None:
+        return self.job.constraint(self.outcome.decision.model)
 
     def take(self, piece: Piece) -> Progress:
         """Note an event. Raises ApiError for an answer that breaks its constraint, or ended out of order."""
@@ -71,7 +75,7 @@ class Choices:
                 self.outcome.saw_logprobs([entry.logprob for entry in event.logprobs])
             return Progress(piece.index, choice.answer, choice.answer.feed(event.text), logprobs)
         self.outcome.saw_end(piece.index, event)
-        constraint = self.job.asked.constraint
+        constraint = self._constraint
         choice.finish_reason = choice.answer.finish_reason(event, is_constrained=constraint is not None)
         if constraint is not None and event.reason is FinishReason.STOP and event.is_complete:
             self._validate(event.text)
@@ -91,7 +95,7 @@ class Choices:
 
     def _validate(self, text: str) -> None:
         """The last word: masks are not trusted, the finished answer is checked by a validator of its own."""
-        constraint = self.job.asked.constraint
+        constraint = self._constraint
         if constraint is None:
             return
         try:

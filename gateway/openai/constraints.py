@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from msgspec import structs
+
 from gateway.openai.conversation import given_text
 from gateway.openai.errors import ApiError, bad_request, refused_constraint, unsupported
 from gateway.openai.parts import grammar_of, holds_json, laid_out, parse_schema, read_parts
@@ -138,10 +140,23 @@ def _read(request: ChatRequest, tools: ToolUse, dialect: str) -> Asked:
         return replace(answer, tools=tools)
     if not isinstance(answer.constraint, JsonSchema | JsonObject | None):
         raise bad_request(f"'{answer.param}' cannot be combined with tools; set tool_choice to none.", answer.param)
-    calls = ToolCalls(
-        tools=tools.callable, mode=tools.mode, parallel=tools.parallel, dialect=dialect, answer=answer.constraint
-    )
+    otherwise = answer.constraint
+    if tools.mode == "required":
+        answer, otherwise = Asked(), None  # it is said of the content, and an answer of calls has none
+    calls = ToolCalls(tools=tools.callable, mode=tools.mode, parallel=tools.parallel, dialect=dialect, answer=otherwise)
     return Asked(calls, "tools", answer.schema, answer.name, tools)
+
+
+def in_dialect(constraint: Constraint, dialect: str) -> Constraint:
+    """The same constraint with its calls in another format."""
+    match constraint:
+        case ToolCalls():
+            return constraint if constraint.dialect == dialect else structs.replace(constraint, dialect=dialect)
+        case Copied(inner=ToolCalls() as inner):
+            return structs.replace(constraint, inner=structs.replace(inner, dialect=dialect))
+        case Sequence() | Alternatives():
+            return structs.replace(constraint, parts=tuple(in_dialect(part, dialect) for part in constraint.parts))
+    return constraint
 
 
 def _response_format(given: ResponseFormat | None) -> list[Asked]:

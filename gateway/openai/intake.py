@@ -50,7 +50,8 @@ class Intake:
         wanted = self.catalogue.resolve(request.model)
         candidates = self.catalogue.models if wanted.model is None else (wanted.model,)
         tools = tool_use(request)
-        asked = read_constraint(request, tools, self.prompters[candidates[0].alias].dialect)
+        dialects = {model.alias: self.prompters[model.alias].dialect for model in candidates}
+        asked = read_constraint(request, tools, dialects[candidates[0].alias])
         prompts = self._prompts([model.alias for model in candidates], request, asked)
         lengths = {alias: len(tokens) for alias, tokens in prompts.items()}
         job = Job(
@@ -64,6 +65,7 @@ class Intake:
             salt=self._salt(principal, request),
             deadline_s=self.settings.deadline_s,
             explore=explore,
+            dialects=dialects if len(set(dialects.values())) > 1 else {},
         )
         check_sampling(job, self.catalogue)
         return job

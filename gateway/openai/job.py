@@ -9,7 +9,7 @@ import msgspec
 
 from engine.request import SamplingParams
 from gateway.accounts.authenticator import Principal
-from gateway.openai.constraints import Asked
+from gateway.openai.constraints import Asked, in_dialect
 from gateway.openai.conversation import conversation_text
 from gateway.openai.identity import new_identifier
 from gateway.openai.reading import Reading
@@ -18,6 +18,7 @@ from gateway.openai.schemas import ChatRequest
 from gateway.routing.catalogue import Catalogue, ServedModel, Wanted
 from gateway.routing.eligibility import Eligibility
 from gateway.storage.identifiers import new_id
+from grammars.constraint import Constraint
 from router_model.facts import RequestFacts
 
 
@@ -39,7 +40,8 @@ class Arrival:
 class Job:
     """prompts: the rendered prompt's token ids by model alias. salt: scopes the prefix cache to the tenant.
 
-    explore: routing may take the other model to learn from it.
+    explore: routing may take the other model to learn from it. dialects: of tool calls by model alias, where they
+    differ from the one of `asked`.
     """
 
     arrival: Arrival
@@ -52,11 +54,17 @@ class Job:
     salt: str
     deadline_s: float
     explore: bool = True
+    dialects: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def request(self) -> ChatRequest:
         """The request's body."""
         return self.reading.request
+
+    def constraint(self, alias: str) -> Constraint | None:
+        """What an answer of that model must satisfy."""
+        constraint, dialect = self.asked.constraint, self.dialects.get(alias)
+        return constraint if constraint is None or dialect is None else in_dialect(constraint, dialect)
 
     @property
     def n(self) -> int:

@@ -104,7 +104,7 @@ class Run:
         self._release()
 
     async def _compile(self, alias: str) -> None:
-        constraint = self._job.asked.constraint
+        constraint = self._job.constraint(alias)
         if constraint is None:
             return
         await self._engine.wait_until_up()
@@ -148,7 +148,7 @@ class Run:
                 params,
                 tokens=self._job.prompts[alias] if handle is None else None,
                 handle=handle,
-                constraint=self._job.asked.constraint,
+                constraint=self._job.constraint(alias),
                 priority=self._job.priority,
                 deadline_s=max(self._job.remaining_s(), 0.001),
                 salt=self._job.salt,

@@ -90,8 +90,8 @@ class Shadow:
         try:
             body = msgspec.json.encode({"temperature": 0, **graded.request, "model": "auto", "stream": False, "n": 1})
             job = await self._intake.read(body, Principal(key_id=None, name="shadow"), Arrival())
-            if job.asked.constraint is not None:
-                await self._engine.compile("small", job.asked.constraint)
+            if (constraint := job.constraint("small")) is not None:
+                await self._engine.compile("small", constraint)
             prepared = await self._engine.prepare("small", job.prompts["small"], salt=job.salt)
             small, large = await asyncio.gather(self._answer(job, "small", prepared), self._answer(job, "large", None))
         except Exception as error:
@@ -120,7 +120,7 @@ class Shadow:
             job.params(model)[0],
             tokens=job.prompts[alias] if prepared is None else None,
             handle=None if prepared is None else prepared.handle,
-            constraint=job.asked.constraint,
+            constraint=job.constraint(alias),
             salt=job.salt,
         ):
             if isinstance(event, Finished):
@@ -137,7 +137,7 @@ async def generate_outcomes(settings: Settings, requests: Path, out: Path) -> tu
     engine = await start_engine(settings)
     try:
         catalogue = Catalogue(engine.info())
-        intake = Intake(settings, catalogue, prompters(catalogue), secrets.token_bytes(32))
+        intake = Intake(settings, catalogue, prompters(catalogue, settings.dialects), secrets.token_bytes(32))
         with Progress() as bar:
             task = bar.add_task("both models", total=len(source))
             rows = await Shadow(engine, intake).outcomes(source, lambda done: bar.update(task, completed=done))

@@ -1,22 +1,13 @@
-"""Tool-call formats: one file each, behind the protocol `Dialect`."""
+"""Tool-call formats: one file each, behind the protocol `Dialect`. `registry.py` names them all."""
 
+from grammars.dialects.detection import detect, probe_conversation, shows_calls
 from grammars.dialects.dialect import ArgumentsDelta, Call, CallEvent, CallStarted, Dialect, StreamParser, TextDelta
-from grammars.dialects.xlam import Xlam
-from grammars.dialects.xlam_v1 import XlamV1
-from grammars.errors import ConstraintRefused
-
-
-def get_dialect(name: str) -> Dialect:
-    """The dialect called `name`. Raises ConstraintRefused for an unknown one."""
-    match name:
-        case "xlam":
-            return Xlam()
-        case "xlam_v1":
-            return XlamV1()
-    raise ConstraintRefused("tools", "/tools", f"there is no dialect {name!r}: use `xlam` or `xlam_v1`")
-
+from grammars.dialects.history import as_text, with_call_ids
+from grammars.dialects.registry import DIALECTS, MARKERS, get_dialect
 
 __all__ = [
+    "DIALECTS",
+    "MARKERS",
     "ArgumentsDelta",
     "Call",
     "CallEvent",
@@ -24,7 +15,10 @@ __all__ = [
     "Dialect",
     "StreamParser",
     "TextDelta",
-    "Xlam",
-    "XlamV1",
+    "as_text",
+    "detect",
     "get_dialect",
+    "probe_conversation",
+    "shows_calls",
+    "with_call_ids",
 ]

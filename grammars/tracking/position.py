@@ -40,6 +40,7 @@ class Phase(IntEnum):
     DONE = 8
     TEXT = 9  # no JSON at all
     START = 10  # what the first byte will tell apart from JSON
+    LEAD = 11  # what stands before one of several JSON texts
 
 
 @dataclass(slots=True, eq=False)
@@ -66,7 +67,8 @@ class Position:
     @classmethod
     def start(cls, rules: Rules) -> "Position":
         """Before the first byte of an answer."""
-        return cls(rules, phase=Phase.START if rules.json_begins else Phase.VALUE, node=rules.root)
+        phase = Phase.LEAD if rules.leads else Phase.START if rules.json_begins else Phase.VALUE
+        return cls(rules, phase=phase, node=rules.root)
 
     @property
     def string(self) -> StringRule | None:
@@ -119,7 +121,7 @@ class Position:
             or (self.captured and not self._is_listed)
         ):
             return None
-        text, count = self.text, 0
+        text, count = self.text, self.count if self.phase is Phase.LEAD else 0
         if self.phase is Phase.SCALAR and self.rules.nodes[self.node].plain_number and not self.unique:
             text = _shape(text)
         if self.phase is Phase.STRING:
@@ -158,8 +160,8 @@ class Position:
 
     @property
     def is_done(self) -> bool:
-        """Whether a whole answer was read."""
-        return self.phase is Phase.DONE
+        """Whether a whole answer was read, or one JSON text of several."""
+        return self.phase is Phase.DONE or self.phase is Phase.LEAD
 
     def value_alone(self) -> "Position | None":
         """Behind a name, the same position without the object around it; None elsewhere, and where that matters."""
@@ -268,6 +270,8 @@ class Position:
             return self._in_name(byte)
         if phase is Phase.SCALAR:
             return self._in_scalar(byte)
+        if phase is Phase.LEAD or (phase is Phase.DONE and self.rules.leads):
+            return self._in_lead(byte)
         if phase is Phase.TEXT or phase is Phase.DONE:
             return self
         if phase is Phase.START and byte not in self.rules.json_begins:
@@ -290,6 +294,15 @@ class Position:
         if not may_add(frame):
             return None
         return Position(self.rules, frame, Phase.IN_NAME, self.node, captured=self.captured)
+
+    def _in_lead(self, byte: int) -> "Position | None":
+        """Before a JSON text, which begins where the fixed text before it is whole. count: 1 behind another one."""
+        text, count = (self.text, self.count) if self.phase is Phase.LEAD else (b"", 1)
+        if byte in self.rules.json_begins:
+            node = self.rules.leads.get(text.rpartition(self.rules.marker)[2].strip())
+            if node is not None:
+                return Position(self.rules, None, Phase.VALUE, node)._begin(byte)
+        return Position(self.rules, None, Phase.LEAD, self.rules.root, text + bytes((byte,)), count=count)
 
     def _begin(self, byte: int) -> "Position | None":
         """The first byte of a value."""

@@ -170,12 +170,16 @@ class Rules:
     """The nodes of one schema. root: of the answer. is_held: some node says more than the backend does.
 
     json_begins: where not empty, an answer that begins with another byte is no JSON, and nothing is kept of it.
+    leads: where not empty, several JSON texts come one after the other, each behind a fixed text: the nodes by what of
+    it follows the last `marker`, white space aside; json_begins then tells where a JSON text begins.
     """
 
     nodes: list[Node] = field(default_factory=lambda: [_ANY_NODE, Node()])
     root: int = ANY
     is_held: bool = False
     json_begins: bytes = b""
+    marker: bytes = b""
+    leads: Mapping[bytes, int] = field(default_factory=dict)
 
     def add(self) -> int:
         """A node to be written later."""

@@ -25,7 +25,7 @@ from gateway.routing.catalogue import Target, Wanted
 from gateway.routing.decision import Decision
 from gateway.routing.eligibility import Eligibility
 from gateway.routing.outcome import Outcome
-from grammars.dialects import Xlam
+from grammars.dialects import get_dialect
 from tests.engine.checkpoints import save_tokenizer
 
 TOOLS = [
@@ -79,7 +79,7 @@ def answer(reader: Choices, text: str, **end: Any) -> str | None:
 @settings(deadline=None)
 @given(text=TEXTS, cuts=st.lists(st.integers(0, 60), max_size=8), offered=st.booleans())
 def test_a_message_does_not_depend_on_where_its_text_was_cut(text: str, cuts: list[int], offered: bool) -> None:
-    whole, pieces = (Answer(Xlam() if offered else None) for _ in range(2))
+    whole, pieces = (Answer(get_dialect("xlam") if offered else None) for _ in range(2))
     whole.feed(text)
     places = sorted({0, len(text), *(min(cut, len(text)) for cut in cuts)})
     for start, end in itertools.pairwise(places):
