@@ -35,6 +35,7 @@ def _add_training(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     train.add_argument("--decay", type=float, default=1.0, help="last share of it in which the rate falls to zero")
     train.add_argument("--rate", type=float, default=0.4, help="factor on the learning rates (default 0.4)")
     train.add_argument("--workers", type=int, default=1, help="processes that train the model together, one a core")
+    train.add_argument("--matching", type=float, default=0.2, help="share of groups that drill choosing (default 0.2)")
     train.set_defaults(run=_train)
     grow = commands.add_parser("grow", help="start the large model's run from the small model's weights")
     grow.set_defaults(run=_grow)
@@ -74,7 +75,7 @@ def _train(given: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / tokenizer.FILE).exists():
         shutil.copy(RUNS / "tokenizer" / tokenizer.FILE, folder)
-    options = trainer.Options(rate=given.rate, decay=given.decay, workers=given.workers)
+    options = trainer.Options(rate=given.rate, decay=given.decay, workers=given.workers, matching=given.matching)
     trainer.Trainer(folder, given.size, tokenizer.load(folder), options).run(given.minutes)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
-from bundled_models import library, phrases, signature
+from bundled_models import library, matching, phrases, signature
 from bundled_models.catalogue import Catalogue, Entry, Parameter, Phrasing, Split, load
 from bundled_models.invention import Inventor
 from bundled_models.offers import Offer
@@ -89,9 +89,10 @@ class Generator:
         stage: Stage = STAGES[-1],
         catalogue: Catalogue | None = None,
         sources: Mapping[Source, float] = MappingProxyType(SOURCES),
+        matching: float = 0.0,
     ) -> None:
         self.random = random.Random(f"{split}{seed}")
-        self.split, self.stage = split, stage
+        self.split, self.stage, self.matching = split, stage, matching
         self.catalogue = catalogue or load()
         self.values = Values(self.random, split)
         self.inventor = Inventor(self.random, split)
@@ -362,6 +363,23 @@ class Generator:
             examples.append(Example("chat", system, (), None, None, messages, answer, 0, 0))
         return examples
 
+    def _matching_group(self, size: int) -> list[Example]:
+        """Nothing but choosing, see `matching.py`."""
+        draw = self.random
+        tools, words = matching.random_tools(draw, draw.randint(2, self.stage.max_tools))
+        offered = tuple(tools)
+        examples = []
+        for _ in range(size):
+            index = draw.randrange(len(tools) + 1)
+            kind: Kind = "call" if index < len(tools) else "none"
+            text = matching.request(draw, words[index] if kind == "call" else list(matching.vocabulary()))
+            answer = phrases.NONE
+            if kind == "call":
+                answer = _compact([{"name": tools[index]["function"]["name"], "arguments": {}}])
+            messages = ({"role": "user", "content": text},)
+            examples.append(Example(kind, None, offered, None, None, messages, answer, len(tools), 0))
+        return examples
+
     def _system(self, about: str, noun: str = "") -> str | None:
         if self.random.random() >= 0.3:
             return None
@@ -373,6 +391,8 @@ class Generator:
 
     def group(self, size: int) -> list[Example]:
         """`size` examples under one preamble."""
+        if self.matching and self.random.random() < self.matching:
+            return self._matching_group(size)
         draw = self.random.random()
         if draw < 0.24 and "extract" in self.stage.kinds:
             return self._extract_group(size)

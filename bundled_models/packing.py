@@ -26,9 +26,13 @@ from bundled_models.model import Packed
 END, USER, ASSISTANT = 1, 5, 6
 FIRST_PLAIN_TOKEN = 16
 FORCED_WEIGHT = 0.25
+CHOICE_WEIGHT = 4.0  # of the name of a tool among several, and of an answer's first token: calls, or none
+VALUE_WEIGHT = 2.0  # of the first token of a value
 ANSWER_STEP = 256  # places for answers are rounded up to this, so that few shapes occur
 PREFIX_PARTS, PARTS = (3, 1), (3, 3)  # rectangles of attention: by keys, then by queries
 POOL = 32  # rows from which a batch is filled
+NAME = re.compile(r'(?<=\{"name":")[^"]*')
+VALUE = re.compile(r'(?<=":)"?[^"\[{]|(?<=[\[,])"?[^"\[{\]](?=[^:]*[,\]])')
 JSON_ANSWER = re.compile(r"[\[{]")
 FRAME = re.compile(r'[{}\[\]":,]+|(?<=\{")name(?=":)|(?<=",")arguments(?=":\{)')
 
@@ -46,19 +50,27 @@ class Row:
         return len(self.preamble) + sum(len(t) + len(a) - 1 for t, a, _ in self.branches)
 
 
-def _weights(answer: str, offsets: Sequence[tuple[int, int]]) -> list[float]:
-    """A weight per token of the answer: less where the grammar leaves no choice.
+def _weights(answer: str, offsets: Sequence[tuple[int, int]], offered: int) -> list[float]:
+    """A weight per token of the answer: more where much is decided, less where the grammar leaves no choice.
 
     A mark right behind a value or a key says that it ends there, which is a choice, so it counts in full.
     """
     if not JSON_ANSWER.match(answer):
-        return [1.0] * len(offsets)
+        return [CHOICE_WEIGHT if index == 0 else 1.0 for index in range(len(offsets))]
     framed = [False] * (len(answer) + 1)
     for found in FRAME.finditer(answer):
         framed[found.start() : found.end()] = [True] * (found.end() - found.start())
-    return [
-        FORCED_WEIGHT if all(framed[begin:end]) and (begin == 0 or framed[begin - 1]) else 1.0 for begin, end in offsets
-    ]
+    chosen = [range(*found.span()) for found in NAME.finditer(answer)] if offered > 1 else []
+    starts = {found.end() - 1 for found in VALUE.finditer(answer)}
+    weights = []
+    for begin, end in offsets:
+        if (begin == 0 and offered) or any(begin in name for name in chosen):
+            weights.append(CHOICE_WEIGHT)
+        elif all(framed[begin:end]) and (begin == 0 or framed[begin - 1]):
+            weights.append(FORCED_WEIGHT)
+        else:
+            weights.append(VALUE_WEIGHT if begin in starts else 1.0)
+    return weights
 
 
 def encode(tokenizer: Tokenizer, group: Sequence[Example]) -> Row:
@@ -66,7 +78,7 @@ def encode(tokenizer: Tokenizer, group: Sequence[Example]) -> Row:
     branches = []
     for example in group:
         answer = tokenizer.encode(example.answer)
-        weights = [*_weights(example.answer, answer.offsets), 1.0]
+        weights = [*_weights(example.answer, answer.offsets, example.offered), 1.0]
         branches.append((tokenizer.encode(example.turns).ids, [*answer.ids, END], weights))
     return Row(tokenizer.encode(group[0].preamble).ids, branches)
 

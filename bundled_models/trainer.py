@@ -45,7 +45,10 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to train; none of it is part of the model. `tokens` a step in all, `microbatch` of them at a time."""
+    """How to train; none of it is part of the model. `tokens` a step in all, `microbatch` of them at a time.
+
+    matching: the share of groups that drill choosing.
+    """
 
     branches: int = 6
     tokens: int = 8192
@@ -61,6 +64,7 @@ class Options:
     save_every_s: float = 180.0
     workers: int = 1
     compiled: bool = True
+    matching: float = 0.2
 
 
 @dataclass(slots=True)
@@ -176,7 +180,7 @@ class Worker:
         if stage < 0:
             while True:
                 yield drill(shape.vocabulary, shape.heads, options.microbatch)
-        generator = Generator(seed + stage, "train", STAGES[stage])
+        generator = Generator(seed + stage, "train", STAGES[stage], matching=options.matching)
         yield from stream(tokenizer, generator, options.branches, shape.heads, options.microbatch)
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from grammars.automata import lengths, n_states
+from grammars.closed_arguments import closed
 from grammars.combinators import plan_combined
 from grammars.constraint import (
     Alternatives,
@@ -440,7 +441,7 @@ def _arguments(tool: Tool, pointer: str, limits: Limits) -> Normalised:
         # No parameters means no arguments (OpenAI); an empty schema is how clients say the same.
         schema = {"type": "object", "additionalProperties": False}
     try:
-        return normalise(schema, strict=tool.strict, pointer=pointer, limits=limits, kind="object")
+        return normalise(closed(schema), strict=tool.strict, pointer=pointer, limits=limits, kind="object")
     except ConstraintRefused as refusal:
         if refusal.keyword != "schema" or refusal.pointer != pointer:
             raise

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from grammars import draft
+from grammars.closed_arguments import closed
 from grammars.constraint import (
     Alternatives,
     Choice,
@@ -212,7 +213,7 @@ def _validate_calls(constraint: ToolCalls, text: str) -> Violation | None:
 
 
 def _arguments_schema(tool: Tool) -> Any:
-    return tool.parameters or {"type": "object", "additionalProperties": False}
+    return closed(tool.parameters) if tool.parameters else {"type": "object", "additionalProperties": False}
 
 
 def _validate_json(schema: Any, text: str, *, needs_object: bool = False) -> Violation | None:
