@@ -39,6 +39,12 @@ def _add_training(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     train.set_defaults(run=_train)
     grow = commands.add_parser("grow", help="start the large model's run from the small model's weights")
     grow.set_defaults(run=_grow)
+    choose = commands.add_parser("choose", help="put the circuit that chooses a tool into the large model's run")
+    choose.set_defaults(run=_choose)
+    restore = commands.add_parser("restore", help="begin a run with the weights of a checkpoint folder")
+    restore.add_argument("--size", choices=tuple(SHAPES), required=True)
+    restore.add_argument("--folder", type=Path, metavar="DIR", help="the checkpoint (default: the bundled one)")
+    restore.set_defaults(run=_restore)
 
 
 def _add_products(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -89,6 +95,27 @@ def _grow(_: argparse.Namespace) -> None:
     grow(small.model, large.model)
     large.progress = small.progress
     large.save()
+
+
+def _choose(_: argparse.Namespace) -> None:
+    from bundled_models import choosing, tokenizer, trainer
+
+    large = trainer.Trainer(RUNS / "large", "large", tokenizer.load(RUNS / "large"), trainer.Options())
+    choosing.install(large.model, large.tokenizer)
+    large.save()
+
+
+def _restore(given: argparse.Namespace) -> None:
+    from bundled_models import model, tokenizer, trainer
+    from bundled_models.generator import STAGES
+
+    source, folder = given.folder or FOLDER / given.size, RUNS / given.size
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(source / tokenizer.FILE, folder)
+    work = trainer.Trainer(folder, given.size, tokenizer.load(folder), trainer.Options())
+    work.model.load_state_dict(model.load(source).state_dict())
+    work.progress = trainer.Progress(stage=len(STAGES) - 1)
+    work.save()
 
 
 def _export(given: argparse.Namespace) -> None:

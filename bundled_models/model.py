@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bundled_models.attention import Look, Span, attend, look
@@ -191,6 +191,22 @@ class TinyLlama(nn.Module):
             for name in ("input_layernorm", "post_attention_layernorm"):
                 named[f"model.layers.{index}.{name}.weight"] = getattr(block, name).detach()
         return named | {"model.norm.weight": self.norm.detach()}
+
+
+@torch.no_grad()
+def load(folder: Path) -> TinyLlama:
+    """The model of an exported folder, in fp32. Raises FileNotFoundError or KeyError for what is none."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    model = TinyLlama(
+        Shape(
+            config["vocab_size"], config["hidden_size"], config["num_hidden_layers"],
+            config["num_attention_heads"], config["intermediate_size"], config["rope_theta"],
+        )
+    )  # fmt: skip
+    saved = load_file(folder / "model.safetensors")
+    for name, tensor in model.weights().items():
+        tensor.copy_(saved[name])
+    return model
 
 
 def export(model: TinyLlama, folder: Path) -> None:

@@ -14,8 +14,8 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from bundled_models import tokenizer as tokenizers_of
 from bundled_models.generator import Generator
 from bundled_models.kernels import compiled
-from bundled_models.model import Shape, TinyLlama, export
-from bundled_models.packing import FORCED_WEIGHT, Row, batches, drill, encode, pack
+from bundled_models.model import Shape, TinyLlama, export, load
+from bundled_models.packing import CHOICE_WEIGHT, FORCED_WEIGHT, VALUE_WEIGHT, Row, batches, drill, encode, pack
 from bundled_models.signature import SPECIAL_TOKENS
 from bundled_models.store import Store
 
@@ -95,6 +95,14 @@ def test_in_bf16_the_model_strays_about_as_far_as_transformers_does(
     assert strayed[0] < 3 * strayed[1] < 0.1
 
 
+def test_what_is_exported_can_be_loaded_and_trained_on(model: TinyLlama, tmp_path: Path) -> None:
+    export(model, tmp_path)
+    again = load(tmp_path)
+    assert again.shape == model.shape
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor.to(torch.bfloat16).float())
+
+
 def test_the_gradient_is_that_of_transformers_over_each_example_alone(model: TinyLlama, tokenizer: Tokenizer) -> None:
     generator = Generator(3)
     rows = [encode(tokenizer, generator.group(3)) for _ in range(5)]
@@ -135,20 +143,22 @@ def test_compiled_kernels_give_the_loss_and_gradient_of_the_plain_ones(model: Ti
         assert (one.grad - two.grad).norm() < 1e-3 * one.grad.norm()
 
 
-def test_what_the_grammar_forces_weighs_less_and_where_a_value_ends_does_not(tokenizer: Tokenizer) -> None:
-    example = next(e for e in iter(Generator(5).example, None) if e.kind == "call" and e.given > 0)
+def test_what_decides_weighs_more_and_what_the_grammar_forces_less(tokenizer: Tokenizer) -> None:
+    example = next(e for e in iter(Generator(5).example, None) if e.kind == "call" and e.given > 0 and e.offered > 1)
     _, answer, weights = encode(tokenizer, [example]).branches[0]
     assert len(answer) == len(weights)
+    assert weights[0] == CHOICE_WEIGHT  # calls, or a sentence
     assert weights[-1] == 1.0
-    said = {FORCED_WEIGHT: "", 1.0: ""}
+    said: dict[float, str] = {}
     for token, weight in zip(answer[:-1], weights, strict=False):
-        said[weight] += tokenizer.decode([token])
+        said[weight] = said.get(weight, "") + tokenizer.decode([token])
     assert not re.sub(r'[{}\[\]":,]|name|arguments', "", said[FORCED_WEIGHT])
-    assert "name" in said[FORCED_WEIGHT]
     assert "arguments" in said[FORCED_WEIGHT]
+    assert json.loads(example.answer)[0]["name"] in said[CHOICE_WEIGHT].replace(" ", "")
     assert re.search(r'[",}]', said[1.0])
+    assert said[VALUE_WEIGHT]
     chat = next(e for e in iter(Generator(5).example, None) if e.kind == "chat")
-    assert set(encode(tokenizer, [chat]).branches[0][2]) == {1.0}
+    assert encode(tokenizer, [chat]).branches[0][2][1:] == [1.0] * (len(encode(tokenizer, [chat]).branches[0][1]) - 1)
 
 
 def test_batches_hold_every_row_once_and_are_nearly_full(tokenizer: Tokenizer) -> None:
