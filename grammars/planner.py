@@ -269,7 +269,9 @@ class _Planner:
         """
         dialect, answer = get_dialect(constraint.dialect), constraint.answer
         if answer is None:
-            return Plan("llguidance", f"/{dialect.text}/", "tools"), None
+            return Plan(
+                "llguidance", f"/{dialect.text}/" + (f" | {dialect.no_calls}" if dialect.no_calls else ""), "tools"
+            ), None
         layout = self._layout(constraint.layout, pointer)
         if isinstance(answer, JsonObject):
             normal, order = Normalised({"type": ["object"]}, (), ()), constraint.order
@@ -360,7 +362,8 @@ def _may_have(branch: dict[str, Any], name: str) -> bool:
 def _remedy(dialect: Dialect) -> str:
     if not dialect.tells:
         return "allow other types only"
-    return f"close its objects without {' and '.join(map(repr, dialect.tells))} together"
+    together = " together" if len(dialect.tells) > 1 else ""
+    return f"close its objects without {' and '.join(map(repr, dialect.tells))}{together}"
 
 
 def _definitions(schema: Schema) -> dict[str, Schema]:

@@ -10,6 +10,7 @@ from gateway.openai.errors import ApiError, overloaded
 from gateway.openai.identity import new_identifier
 from gateway.openai.responses import FunctionOut, MessageOut, ToolCallOut
 from grammars.dialects import ArgumentsDelta, CallEvent, CallStarted, Dialect
+from grammars.dialects.beginnings import n_begun
 from grammars.dialects.dialect import TextDelta
 
 
@@ -26,11 +27,20 @@ AnswerEvent = CallEvent | ReasoningDelta
 class Answer:
     """dialect: how calls are written; None when the answer may call nothing, so that `[` is only text. reasoning: the
     text that ends what is thought first, itself shown nowhere; None where nothing is. after_text: calls may come behind
-    text, where the dialect has them there; not where the text is JSON, in which their marks are only text.
+    text, where the dialect has them there; not where the text is JSON, in which their marks are only text. must_call:
+    what was held back at the end of a cut answer is the beginning of a call, and no text.
     """
 
-    def __init__(self, dialect: Dialect | None, reasoning: str | None = None, *, after_text: bool = True) -> None:
+    def __init__(
+        self,
+        dialect: Dialect | None,
+        reasoning: str | None = None,
+        *,
+        after_text: bool = True,
+        must_call: bool = False,
+    ) -> None:
         self._parser = None if dialect is None else dialect.stream(after_text=after_text)
+        self._must_call = must_call
         self._until, self._held = reasoning, ""  # held: what may turn out to be a part of the end
         self._thoughts: list[str] | None = None if reasoning is None else []
         self._text: list[str] = []
@@ -45,7 +55,7 @@ class Answer:
         text = self._held + text
         end = text.find(self._until)
         if end < 0:
-            n = _n_begun(text, self._until)
+            n = n_begun(text, self._until)
             text, self._held = text[: len(text) - n], text[len(text) - n :]
             return self._thought(text)
         rest = text[end + len(self._until) :]
@@ -57,7 +67,7 @@ class Answer:
         held, self._held = self._held, ""
         if self._until is not None or self._parser is None:
             return self._thought(held)
-        return [*self._noted(self._parser.end())]
+        return [] if self._must_call else [*self._noted(self._parser.end())]
 
     def _thought(self, text: str) -> list[AnswerEvent]:
         if not text or self._thoughts is None:
@@ -110,9 +120,3 @@ class Answer:
                     headers={"x-should-retry": "false"},
                 )
         raise overloaded("cancelled", "The server ended the request before it was answered; send it again.", 1.0, 503)
-
-
-def _n_begun(text: str, until: str) -> int:
-    """How many of the last characters of `text` are the beginning of `until`."""
-    most = min(len(text), len(until) - 1)
-    return next((n for n in range(most, 0, -1) if until.startswith(text[-n:])), 0)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from engine.messages import Delta
+from engine.messages import Delta, Finished
 from engine.request import FinishReason
 from engine.tokenizer import Tokenizer
 from gateway.openai.answer import Answer, AnswerEvent
@@ -53,10 +53,11 @@ class Choices:
 
     def __post_init__(self) -> None:
         """One empty answer for each choice."""
-        calls = bool(self.job.asked.tools.callable)
+        asked = self.job.asked
         for _ in range(self.job.n):
-            dialect = get_dialect(self.dialect) if calls else None
-            answer = Answer(dialect, self.job.asked.reasoning, after_text=not self.job.asked.is_json)
+            dialect = get_dialect(self.dialect) if asked.tools.callable else None
+            must_call = asked.tools.mode == "required"
+            answer = Answer(dialect, asked.reasoning, after_text=not asked.is_json, must_call=must_call)
             self._open.append(_Open(answer, LogprobsOut([]) if self.job.request.logprobs else None))
 
     @property
@@ -76,6 +77,8 @@ class Choices:
             return Progress(piece.index, choice.answer, choice.answer.feed(event.text), logprobs)
         self.outcome.saw_end(piece.index, event)
         constraint = self._constraint
+        if constraint is not None and event.stop_match is not None:
+            event = msgspec.structs.replace(event, is_complete=_is_complete(constraint, event))
         choice.finish_reason = choice.answer.finish_reason(event, is_constrained=constraint is not None)
         if constraint is not None and event.reason is FinishReason.STOP and event.is_complete:
             self._validate(event.text)
@@ -115,6 +118,17 @@ class Choices:
             problem.keyword,
         )
         raise ApiError(500, "constraint_violated", f"The answer does not satisfy its constraint: {problem}")
+
+
+def _is_complete(constraint: Constraint, event: Finished) -> bool:
+    """Whether what is left before a stop string or token satisfies the constraint.
+
+    The engine's own word is for all tokens, those of the stop among them.
+    """
+    try:
+        return validate(constraint, event.text) is None
+    except Unjudged:
+        return event.is_complete
 
 
 def digest(constraint: Constraint) -> str:

@@ -28,6 +28,12 @@ from grammars.errors import ConstraintRefused
 COPY_STRINGS = "structured_outputs.copy_strings"
 REASONING = "structured_outputs.reasoning"
 _SAID_OF_OTHERS = ("copy_strings", "reasoning", "whitespace", "indent", "property_order")
+_SAID_BY = {
+    "copy_strings": COPY_STRINGS,
+    "indent": "structured_outputs.whitespace",
+    "property_order": "structured_outputs.property_order",
+}
+"""The fields of what is said of all JSON, by the keyword of a refusal."""
 _DEFAULT_INDENT = 2
 _REFUSED_OPTIONS = {
     "structural_tag": "use tools, or one of json, regex, choice and grammar.",
@@ -38,7 +44,8 @@ _REFUSED_OPTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the answer must satisfy. param: the field that it came from, for error messages.
+    """What the answer must satisfy. param: the field that it came from, for error messages; answer_param: where calls
+    may be made, the field of an answer that makes none.
 
     schema, name: the response schema where there is one, for templates that show it to the model. reasoning: the text
     that ends what is thought before the answer; None where nothing is.
@@ -46,6 +53,7 @@ class Asked:
 
     constraint: Constraint | None = None
     param: str | None = None
+    answer_param: str | None = None
     schema: dict[str, Any] | bool | None = None
     name: str | None = None
     tools: ToolUse = field(default_factory=ToolUse)
@@ -67,13 +75,20 @@ class Asked:
         return isinstance(answer, JsonObject | JsonSchema)
 
     def refusal(self, refusal: ConstraintRefused) -> ApiError:
-        """The refusal with the request's own field as `param`; for a tool, the tool's schema."""
-        param = COPY_STRINGS if refusal.keyword == "copy_strings" else self.param
+        """The refusal with the request's own field as `param`; for a tool, the pointer is to its place among all."""
+        param = _SAID_BY.get(refusal.keyword, self.param)
         if self.reasoning is not None:
             # The constraint is a sequence of ours: the client wrote its two parts elsewhere.
             steps = refusal.pointer.split("/")
             param = REASONING if steps[1:2] == ["0"] or refusal.keyword == "until" else param
             refusal = ConstraintRefused(refusal.keyword, "/".join(["", *steps[3:]]).rstrip("/"), refusal.reason)
+        if param == "tools":
+            steps = refusal.pointer.split("/")
+            if steps[1:2] != ["tools"]:
+                param = self.answer_param or param
+            elif len(steps) > 2:
+                steps[2] = str(self.tools.indices[int(steps[2])])
+                refusal = ConstraintRefused(refusal.keyword, "/".join(steps), refusal.reason)
         return refused_constraint(refusal, param)
 
 
@@ -144,7 +159,7 @@ def _read(request: ChatRequest, tools: ToolUse, dialect: str) -> Asked:
     if tools.mode == "required":
         answer, otherwise = Asked(), None  # it is said of the content, and an answer of calls has none
     calls = ToolCalls(tools=tools.callable, mode=tools.mode, parallel=tools.parallel, dialect=dialect, answer=otherwise)
-    return Asked(calls, "tools", answer.schema, answer.name, tools)
+    return Asked(calls, "tools", answer.param, answer.schema, answer.name, tools)
 
 
 def in_dialect(constraint: Constraint, dialect: str) -> Constraint:
@@ -174,7 +189,7 @@ def _response_format(given: ResponseFormat | None) -> list[Asked]:
         raise bad_request(f"'{param}' is missing.", param, "missing_required_parameter")
     check_name(form.name, "response_format.json_schema.name")
     constraint = JsonSchema(form.schema, bool(form.strict))
-    return [Asked(constraint, "response_format", form.schema, form.name)]
+    return [Asked(constraint, "response_format", schema=form.schema, name=form.name)]
 
 
 def _structured(given: StructuredOutputs | None) -> list[Asked]:
@@ -212,7 +227,7 @@ def _asked(
     found = []
     if json is not None:
         schema = parse_schema(json, f"{prefix}json")
-        found.append(Asked(JsonSchema(schema), f"{prefix}json", schema))
+        found.append(Asked(JsonSchema(schema), f"{prefix}json", schema=schema))
     if regex is not None:
         found.append(Asked(Regex(regex), f"{prefix}regex"))
     if choice is not None:

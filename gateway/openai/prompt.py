@@ -16,8 +16,19 @@ from engine.tokenizer import Tokenizer
 from gateway.openai.constraints import Asked
 from gateway.openai.errors import bad_request
 from gateway.routing.catalogue import Catalogue
-from grammars.dialects import as_text, detect, get_dialect, probe_conversation, shows_calls, with_call_ids
+from grammars.dialects import (
+    Dialect,
+    as_text,
+    detect,
+    get_dialect,
+    probe_conversation,
+    shows_calls,
+    with_call_ids,
+    with_results_in_order,
+    with_single_calls,
+)
 from grammars.dialects.base import with_system
+from grammars.dialects.call_rules import definitions
 
 JSON_LINE = "Answer with JSON only."
 _PROBE = "pointsman_probe"
@@ -34,7 +45,9 @@ class Prompter:
         self.identity = f"{identity}-{self.dialect}"
         definition = {"name": _PROBE, "description": _PROBE, "parameters": {"type": "object", "properties": {}}}
         self.shows_tools = self._shows(tools=[{"type": "function", "function": definition}])
-        self.shows_calls = shows_calls(self._rendered(probe_conversation(get_dialect(self.dialect).call_id("x"))))
+        id_ = get_dialect(self.dialect).call_id("x")
+        self.shows_calls = shows_calls(self._rendered(probe_conversation(id_)))
+        self.takes_several_calls = shows_calls(self._rendered(probe_conversation(id_, n_calls=2)), n_calls=2)
         self.shows_schema = self._shows(
             response_schema={"type": "object", "properties": {_PROBE: {"type": "string"}}}, response_name=_PROBE
         )
@@ -58,9 +71,9 @@ class Prompter:
         Raises ApiError 400 where the template refuses the conversation.
         """
         dialect = get_dialect(self.dialect)
-        messages = with_call_ids(messages, dialect) if self.shows_calls else as_text(messages, dialect)
+        messages = self._history(messages, dialect)
         says_json = any("json" in str(message["content"]).lower() for message in messages)
-        tools = asked.tools.definitions() if asked.tools.offered else None
+        tools = definitions(asked.tools.offered) if asked.tools.offered else None
         extra = dict[str, Any]()
         if tools and not self.shows_tools:
             messages, tools = dialect.present(messages, asked.tools.offered), None
@@ -72,6 +85,15 @@ class Prompter:
             return self.tokenizer.encode_chat(messages, tools, **extra)
         except ChatTemplateError as exc:
             raise bad_request(f"The model's chat template does not take this conversation: {exc}.", "messages") from exc
+
+    def _history(self, messages: list[dict[str, Any]], dialect: Dialect) -> list[dict[str, Any]]:
+        """The conversation with earlier calls and results as the template takes them."""
+        messages = with_results_in_order(messages)
+        if not self.shows_calls:
+            return as_text(messages, dialect)
+        if not self.takes_several_calls:
+            messages = with_single_calls(messages)
+        return with_call_ids(messages, dialect)
 
     def _rendered(self, messages: list[dict[str, Any]]) -> str | None:
         try:

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from gateway.openai.errors import ApiError, bad_request, unsupported
 from gateway.openai.schemas import AllowedTools, ChatRequest, ToolChoice, ToolParam
@@ -25,20 +25,6 @@ class ToolUse:
     indices: tuple[int, ...] = ()
     mode: Literal["auto", "required"] = "auto"
     parallel: bool = True
-
-    def definitions(self) -> list[dict[str, Any]]:
-        """The tools in OpenAI's form, as chat templates read them."""
-        return [
-            {
-                "type": "function",
-                "function": {
-                    "name": tool.name,
-                    "description": tool.description,
-                    "parameters": tool.parameters or {"type": "object", "properties": {}},
-                },
-            }
-            for tool in self.offered
-        ]
 
 
 def tool_use(request: ChatRequest) -> ToolUse:

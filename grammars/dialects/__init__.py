@@ -2,7 +2,7 @@
 
 from grammars.dialects.detection import detect, probe_conversation, shows_calls
 from grammars.dialects.dialect import ArgumentsDelta, Call, CallEvent, CallStarted, Dialect, StreamParser, TextDelta
-from grammars.dialects.history import as_text, with_call_ids
+from grammars.dialects.history import as_text, with_call_ids, with_results_in_order, with_single_calls
 from grammars.dialects.registry import DIALECTS, MARKERS, get_dialect
 
 __all__ = [
@@ -21,4 +21,6 @@ __all__ = [
     "probe_conversation",
     "shows_calls",
     "with_call_ids",
+    "with_results_in_order",
+    "with_single_calls",
 ]

@@ -12,8 +12,10 @@ from grammars.dialects.call_rules import described, written
 from grammars.dialects.dialect import Call, StreamParser
 
 
-class JsonCalls(ABC):
-    """A format whose answers of calls are one JSON text. The defaults of `Dialect`; subclasses say what differs."""
+class BaseDialect(ABC):
+    """The defaults of `Dialect`: those of a format without a marker, whose calls are one JSON list. Subclasses say what
+    differs.
+    """
 
     name = ""
     marker = ""
@@ -24,6 +26,7 @@ class JsonCalls(ABC):
     is_json = True
     is_spaced = True
     text = r"[^\[][\s\S]*"
+    no_calls = ""
 
     def render(self, tools: Sequence[Tool]) -> str:
         """A JSON list of the tools."""

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from grammars.constraint import Tool
 from grammars.dialects.dialect import Call
 
 
-def described(tools: Sequence[Tool]) -> list[dict[str, object]]:
+def described(tools: Sequence[Tool]) -> list[dict[str, Any]]:
     """Name, description and parameters of each tool."""
     return [
         {
@@ -17,6 +18,11 @@ def described(tools: Sequence[Tool]) -> list[dict[str, object]]:
         }
         for tool in tools
     ]
+
+
+def definitions(tools: Sequence[Tool]) -> list[dict[str, Any]]:
+    """The tools in OpenAI's form, as chat templates read them."""
+    return [{"type": "function", "function": one} for one in described(tools)]
 
 
 def object_rules(names: Sequence[str], *, arguments: str, spaced: bool, before: str = "", after: str = "") -> str:

@@ -29,19 +29,23 @@ _SOURCES: Final = (
 Render = Callable[[list[dict[str, Any]]], str | None]
 
 
-def probe_conversation(call_id: str = "probe0000") -> list[dict[str, Any]]:
-    """A conversation in which a tool was called and has answered, in the form of Hugging Face chat templates."""
+def probe_conversation(call_id: str = "probe0000", n_calls: int = 1) -> list[dict[str, Any]]:
+    """A conversation in which a tool was called and has answered, in the form of Hugging Face chat templates.
+
+    n_calls: in the one turn that calls, all of the same id.
+    """
     call = {"id": call_id, "type": "function", "function": {"name": PROBE, "arguments": {"p": _VALUE}}}
+    result = {"role": "tool", "tool_call_id": call_id, "name": PROBE, "content": _RESULT}
     return [
         {"role": "user", "content": "x"},
-        {"role": "assistant", "content": "", "tool_calls": [call]},
-        {"role": "tool", "tool_call_id": call_id, "name": PROBE, "content": _RESULT},
+        {"role": "assistant", "content": "", "tool_calls": [call] * n_calls},
+        *[result] * n_calls,
     ]
 
 
-def shows_calls(rendered: str | None) -> bool:
-    """Whether a template that made this of the probe conversation knows calls and their results."""
-    return rendered is not None and all(text in rendered for text in (PROBE, _VALUE, _RESULT))
+def shows_calls(rendered: str | None, n_calls: int = 1) -> bool:
+    """Whether a template that made this of the probe conversation knows calls and their results, all of them."""
+    return rendered is not None and all(rendered.count(text) >= n_calls for text in (PROBE, _VALUE, _RESULT))
 
 
 def detect(render: Render, source: str) -> str:

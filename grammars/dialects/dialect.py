@@ -98,6 +98,11 @@ class Dialect(Protocol):
     def text(self) -> str:
         """A regular expression, in Lark's spelling, of the answers that call nothing; "" where the marker tells."""
 
+    @property
+    def no_calls(self) -> str:
+        """A Lark rule among those of `calls` for an answer of no calls, written like one; "" where such an answer is
+        text only."""
+
     def render(self, tools: Sequence[Tool]) -> str:
         """The tools as prompt text."""
 
@@ -123,9 +128,10 @@ class Dialect(Protocol):
         """
 
     def parse(self, text: str, *, after_text: bool = True) -> list[Call] | None:
-        """The calls of a whole answer, or None when it is text. Shares nothing with `stream` where a marker is read.
+        """The calls of a whole answer, or None when it is text; an empty list for `no_calls`.
 
-        after_text: text may come before the first marker. Raises ValueError for calls that are malformed.
+        after_text: text may come before the first marker. Shares nothing with `stream` where a marker is read. Raises
+        ValueError for calls that are malformed.
         """
 
     def stream(self, *, after_text: bool = True) -> StreamParser:

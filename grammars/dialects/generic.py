@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from grammars.dialects.base import JsonCalls
+from grammars.dialects.base import BaseDialect
 from grammars.dialects.call_rules import list_rules
 
 
-class Generic(JsonCalls):
+class Generic(BaseDialect):
     """`[{"name": "f", "arguments": {…}}, …]`, with or without a space after commas and colons. No call is text."""
 
     name = "generic"

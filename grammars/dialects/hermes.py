@@ -5,16 +5,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from grammars.constraint import Tool
-from grammars.dialects.base import JsonCalls, with_system
+from grammars.dialects.base import BaseDialect, with_system
 from grammars.dialects.call_reader import CallReader, read_whole_call
-from grammars.dialects.call_rules import described, object_rules, separators, written
+from grammars.dialects.call_rules import definitions, object_rules, separators, written
 from grammars.dialects.dialect import Call, StreamParser
 from grammars.dialects.marked import MarkedParser
 
 _END = "</tool_call>"
 
 
-class Hermes(JsonCalls):
+class Hermes(BaseDialect):
     """`<tool_call>⏎{"name": "f", "arguments": {…}}⏎</tool_call>`, one after the other in lines of their own
     (`qwen_fc.py` in gorilla). In most tokenizers each tag is one token; it may be spelled out as well.
     """
@@ -27,8 +27,7 @@ class Hermes(JsonCalls):
 
     def render(self, tools: Sequence[Tool]) -> str:
         """One tool a line, as OpenAI writes it."""
-        shown = [{"type": "function", "function": one} for one in described(tools)]
-        return "\n".join(json.dumps(one, ensure_ascii=False) for one in shown)
+        return "\n".join(json.dumps(one, ensure_ascii=False) for one in definitions(tools))
 
     def present(self, messages: list[dict[str, Any]], tools: Sequence[Tool]) -> list[dict[str, Any]]:
         """The conversation with the tools between tags in its first system turn."""

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from grammars.dialects.base import JsonCalls
+from grammars.dialects.base import BaseDialect
 from grammars.dialects.call_rules import object_rules, separators, written
 from grammars.dialects.dialect import Call
 
 
-class Llama3Json(JsonCalls):
+class Llama3Json(BaseDialect):
     """The format of Llama's custom functions (`llama_3_1.py` in gorilla): a single call whatever `parallel` allows."""
 
     name = "llama3_json"

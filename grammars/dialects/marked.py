@@ -4,6 +4,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Protocol
 
+from grammars.dialects.beginnings import n_begun
 from grammars.dialects.dialect import CallEvent, TextDelta
 
 
@@ -66,7 +67,7 @@ class MarkedParser:
             self._blanks = []
             self._place, self._reader = _Place.CALL, self._new_reader(self._n_calls)
             return text[end + len(self._marker) :]
-        n = _n_begun(text, self._marker)
+        n = n_begun(text, self._marker)
         if n and self._may_follow(text[:-n]):
             text, self._begun = text[:-n], text[-n:]
         stripped = text.rstrip()
@@ -98,9 +99,3 @@ class MarkedParser:
                 self._place, self._reader = _Place.BETWEEN, None
                 return text[i + 1 :]
         return ""
-
-
-def _n_begun(text: str, marker: str) -> int:
-    """How many of the last characters of `text` are the beginning of `marker`."""
-    most = min(len(text), len(marker) - 1)
-    return next((n for n in range(most, 0, -1) if marker.startswith(text[-n:])), 0)

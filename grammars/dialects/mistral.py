@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Final
 
-from grammars.dialects.base import JsonCalls
+from grammars.dialects.base import BaseDialect
 from grammars.dialects.call_reader import CallReader, read_whole_call
 from grammars.dialects.call_rules import list_rules
 from grammars.dialects.dialect import Call, StreamParser
@@ -14,7 +14,7 @@ _ALPHABET: Final = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWX
 _ID_CHARS: Final = 9
 
 
-class Mistral(JsonCalls):
+class Mistral(BaseDialect):
     """`[TOOL_CALLS] [{"name": "f", "arguments": {…}}, …]` (`mistral_fc.py` in gorilla), the space as the tokenizer has
     it.
     """

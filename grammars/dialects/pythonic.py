@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-from grammars.dialects.base import JsonCalls
+from grammars.dialects.base import BaseDialect
 from grammars.dialects.call_reader import add_fragment, read_whole_value
 from grammars.dialects.dialect import ArgumentsDelta, Call, CallEvent, CallStarted, StreamParser, TextDelta
 from grammars.dialects.python_rules import python_literal, shared_rules
@@ -15,7 +15,7 @@ _NUMBER: Final = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _WORDS: Final = {"True": "true", "False": "false", "None": "null"}
 
 
-class Pythonic(JsonCalls):
+class Pythonic(BaseDialect):
     """Python calls in a list; see `python_rules.py` for what of a schema they can hold."""
 
     name = "pythonic"
@@ -141,7 +141,7 @@ class _Parser:
         self._word = ""  # a name, a parameter, or the beginning of a literal
         self._has_members = False
         self._depth = -1  # brackets open in a value; -1 outside of one
-        self._quote = ""
+        self._is_in_string = False
         self._is_escaped = False
 
     def feed(self, text: str) -> list[CallEvent]:
@@ -155,7 +155,7 @@ class _Parser:
             return [TextDelta(text)]
         events: list[CallEvent] = []
         for char in text:
-            if self._quote:
+            if self._is_in_string:
                 self._string(char, events)
             elif self._depth >= 0:
                 self._value(char, events)
@@ -192,9 +192,9 @@ class _Parser:
             if self._word in _WORDS:
                 self._emit(_WORDS[self._word], events)
                 self._word = ""
-        elif char in "\"'":
-            self._quote = char
-            self._emit('"', events)
+        elif char == '"':
+            self._is_in_string = True
+            self._emit(char, events)
         elif char == "," and self._depth == 0:
             self._depth = -1
         elif char == ")" and self._depth == 0:
@@ -207,14 +207,11 @@ class _Parser:
     def _string(self, char: str, events: list[CallEvent]) -> None:
         if self._is_escaped:
             self._is_escaped = False
-            self._emit(char if char == "'" else "\\" + char, events)
         elif char == "\\":
             self._is_escaped = True
-        elif char == self._quote:
-            self._quote = ""
-            self._emit('"', events)
-        else:
-            self._emit('\\"' if char == '"' else char, events)
+        elif char == '"':
+            self._is_in_string = False
+        self._emit(char, events)
 
     def _close(self, events: list[CallEvent]) -> None:
         self._emit("}", events)

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from grammars.dialects.base import JsonCalls
+from grammars.dialects.base import BaseDialect
 from grammars.dialects.dialect import Dialect
 from grammars.dialects.generic import Generic
 from grammars.dialects.hermes import Hermes
@@ -14,7 +14,7 @@ from grammars.dialects.xlam import Xlam
 from grammars.dialects.xlam_v1 import XlamV1
 from grammars.errors import ConstraintRefused
 
-DIALECTS: Final[tuple[type[JsonCalls], ...]] = (
+DIALECTS: Final[tuple[type[BaseDialect], ...]] = (
     Hermes,
     MistralV11,
     Mistral,

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from grammars.dialects.base import JsonCalls
+from grammars.dialects.base import BaseDialect
 from grammars.dialects.call_rules import list_rules
 
 
-class Xlam(JsonCalls):
+class Xlam(BaseDialect):
     """The format of xLAM-2 (`salesforce_qwen.py` in gorilla), without white space. No call is text, never `[]`."""
 
     name = "xlam"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from grammars.constraint import Tool
-from grammars.dialects.base import JsonCalls
+from grammars.dialects.base import BaseDialect
 from grammars.dialects.call_rules import described, list_rules
 from grammars.dialects.dialect import Call
 
@@ -15,8 +15,9 @@ _TASK = (
 )
 
 
-class XlamV1(JsonCalls):
-    """The format of xLAM-1b-fc-r and xLAM-7b-fc-r, without white space. No call is text that begins otherwise.
+class XlamV1(BaseDialect):
+    """The format of xLAM-1b-fc-r and xLAM-7b-fc-r, without white space. No call is `{"tool_calls":[]}`, as they were
+    taught, or text that begins otherwise.
 
     Their prompt is one user turn of four blocks, in which the parameters of a tool are its properties alone.
     """
@@ -27,6 +28,7 @@ class XlamV1(JsonCalls):
     calls_at: tuple[str, ...] | None = ("tool_calls",)
     is_spaced = False
     text = r"[^\{][\s\S]*"
+    no_calls = "no_calls"
 
     def present(self, messages: list[dict[str, Any]], tools: Sequence[Tool]) -> list[dict[str, Any]]:
         """The conversation with the blocks around the words of its last user turn."""
@@ -51,7 +53,11 @@ class XlamV1(JsonCalls):
     def calls(self, names: Sequence[str], *, parallel: bool, spaced: bool) -> str:
         """Lark rules for `calls`."""
         opening = '"{\\"tool_calls\\"" colon' if spaced else '"{\\"tool_calls\\":"'
-        return f'calls: {opening} call_list "}}"\n' + list_rules(names, parallel=parallel, spaced=spaced)
+        return "\n".join([
+            f'calls: {opening} call_list "}}"',
+            f'{self.no_calls}: {opening} "[" "]" "}}"',
+            list_rules(names, parallel=parallel, spaced=spaced),
+        ])  # fmt: skip
 
 
 def _properties(parameters: Any) -> Any:

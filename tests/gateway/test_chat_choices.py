@@ -128,6 +128,23 @@ def test_a_cut_answer_says_length_and_is_not_judged(tokenizer: Tokenizer) -> Non
 
 
 @pytest.mark.parametrize(
+    ("fields", "text", "stop", "reason"),
+    [
+        ({"tools": TOOLS, "tool_choice": "required"}, '[{"name":"g","arguments":{}}', "]", "length"),
+        ({"tools": TOOLS, "tool_choice": "required"}, '[{"name":"g","arguments":{}}]', "\n", "tool_calls"),
+        ({"response_format": {"type": "json_object"}}, '{"a":1', "}", "length"),
+        (DIGITS, "", 7, "length"),
+        (DIGITS, "12", 7, "stop"),
+        ({"tools": TOOLS}, "Hello ", "you", "stop"),
+    ],
+)
+def test_an_answer_is_judged_without_the_stop_that_was_taken_off_its_end(
+    tokenizer: Tokenizer, fields: dict[str, Any], text: str, stop: str | int, reason: str
+) -> None:
+    assert answer(choices(tokenizer, **fields), text, stop_match=stop) == reason
+
+
+@pytest.mark.parametrize(
     ("reason", "status", "code"),
     [(FinishReason.DEADLINE, 504, "deadline_exceeded"), (FinishReason.CANCELLED, 503, "cancelled")],
 )

@@ -148,7 +148,7 @@ def test_tool_choice_says_what_may_be_called(
     assert isinstance(found.constraint, ToolCalls)
     assert [t.name for t in found.constraint.tools] == names
     assert (found.constraint.mode, found.constraint.parallel) == (mode, parallel)
-    assert len(found.tools.definitions()) == 2, "the prompt shows all tools, whatever may be called"
+    assert len(found.tools.offered) == 2, "the prompt shows all tools, whatever may be called"
 
 
 def test_a_schema_beside_tools_constrains_what_is_no_call() -> None:
@@ -245,6 +245,22 @@ def test_a_conversation_without_text_has_nothing_to_copy(server: GatewayServer) 
     assert reply.status == 400
     error = reply.json["error"]
     assert (error["param"], error["keyword"]) == ("structured_outputs.copy_strings", "copy_strings")
+
+
+@pytest.mark.parametrize("reasons", [False, True])
+def test_a_refusal_beside_tools_names_the_field_and_the_place_among_all_tools(reasons: bool) -> None:
+    thoughts = {"reasoning": {"until": "</think>"}} if reasons else None
+    inside = "/1/tool_calls" if reasons else ""
+    named = {"type": "function", "function": {"name": "g"}}
+    only = asked(tools=[tool("f"), tool("g")], tool_choice=named, structured_outputs=thoughts)
+    detail = only.refusal(ConstraintRefused("not", f"{inside}/tools/0/function/parameters/not", "no")).detail
+    assert (detail.param, detail.pointer) == ("tools", "/tools/1/function/parameters/not")
+    assert only.refusal(ConstraintRefused("tools", f"{inside}/tools", "too many")).detail.param == "tools"
+    beside = asked(tools=[tool("f")], response_format=schema_format(), structured_outputs=thoughts)
+    detail = beside.refusal(ConstraintRefused("not", f"{inside}/properties/a", "no")).detail
+    assert (detail.param, detail.pointer) == ("response_format", "/properties/a")
+    for keyword, param in (("indent", "whitespace"), ("property_order", "property_order")):
+        assert beside.refusal(ConstraintRefused(keyword, inside, "no")).detail.param == f"structured_outputs.{param}"
 
 
 def test_what_is_wrong_with_the_text_names_copy_strings() -> None:

@@ -139,6 +139,20 @@ def test_a_single_call_is_shown_as_llama_writes_it(folder: Path) -> None:
     assert '{"name": "weather", "parameters": {"city": "Rome"}}<|im_end|>ipython: "hot"' in text
 
 
+def test_a_template_that_takes_one_call_a_turn_gets_several_one_after_the_other(folder: Path) -> None:
+    text = rendered(Prompter.from_folder(save_template(folder, LLAMA)), HISTORY)
+    assert (
+        '{"name": "weather", "parameters": {"city": "Rome"}}<|im_end|>ipython: "hot"<|im_end|>'
+        '{"name": "weather", "parameters": {"city": "Oslo"}}<|im_end|>ipython: "cold"<|im_end|>'
+    ) in text
+
+
+@pytest.mark.parametrize("dialect", TEMPLATES)
+def test_results_are_shown_in_the_order_of_the_calls(folder: Path, dialect: str) -> None:
+    prompter = Prompter.from_folder(save_template(folder, TEMPLATES[dialect]))
+    assert rendered(prompter, [*HISTORY[:2], HISTORY[3], HISTORY[2]]) == rendered(prompter, HISTORY)
+
+
 @pytest.mark.parametrize("dialect", TEMPLATES)
 def test_tools_are_shown_by_the_template_or_put_into_the_conversation(folder: Path, dialect: str) -> None:
     prompter = Prompter.from_folder(save_template(folder, PLAIN), dialect)

@@ -168,6 +168,35 @@ def test_what_is_answered_under_a_combination_is_read_as_that(dialect: str, cut:
     assert found == [("weather", {"city": "Rome"}), ("ping", {})][: len(calls)]
 
 
+@pytest.mark.parametrize("dialect", [dialect.name for dialect in DIALECTS])
+def test_where_a_call_is_required_nothing_of_one_is_shown_as_text(dialect: str) -> None:
+    text = ("\n" if get_dialect(dialect).marker else "") + get_dialect(dialect).write([WEATHER])
+    for end in range(len(text) + 1):
+        answer = Answer(get_dialect(dialect), must_call=True)
+        answer.feed(text[:end])
+        answer.end()
+        assert not answer.message().content
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_right"),
+    [({}, True), ({"tool_choice": "required"}, False), ({"response_format": FORMATS["schema"]}, False)],
+)
+def test_the_empty_list_that_a_model_was_taught_to_write_is_an_answer_without_calls(
+    compiler: GrammarCompiler, fields: dict[str, Any], is_right: bool
+) -> None:
+    text, tools = '{"tool_calls":[]}', [{"type": "function", "function": {"name": "ping"}}]
+    constraint = constraint_of("xlam_v1", tools=tools, **fields)
+    assert constraint is not None
+    assert _is_legal(compiler, constraint, "", text) == is_right
+    for cut in (1, 9, 100):
+        answer = Answer(get_dialect("xlam_v1"))
+        for at in range(0, len(text), cut):
+            answer.feed(text[at : at + cut])
+        answer.end()
+        assert (answer.message().content, answer.calls) == ("", [])
+
+
 @pytest.mark.parametrize("dialect", [d.name for d in DIALECTS if d.tells])
 @pytest.mark.parametrize("cut", [1, 2, 5, 100])
 def test_an_object_that_begins_like_a_call_is_read_by_its_members(dialect: str, cut: int) -> None:

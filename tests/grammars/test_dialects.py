@@ -43,7 +43,6 @@ TRICKY = [
     {"name": "v1.odd-name", "arguments": {"name": 'a]},{"name":"ping"', "arguments": {"name": 1, "arguments": [{}]}}}
 ]
 WRONG = [
-    [],
     [{"name": "get_weather", "arguments": {}}],
     [{"name": "get_weather", "arguments": {"city": "Rome", "days": 8}}],
     [{"name": "get_weather", "arguments": {"city": "Rome", "other": 1}}],
@@ -71,6 +70,9 @@ def test_only_offered_tools_with_their_own_arguments_may_be_called(
         text = _written(dialect, calls)
         assert takes(compiler, constraint, text) == is_legal, text
         assert (validate(constraint, text) is None) == (is_legal or calls == WRONG[-1]), text
+    none, is_taught = _written(dialect, []), dialect == "xlam_v1" and mode == "auto"
+    assert takes(compiler, constraint, none) == is_taught
+    assert (validate(constraint, none) is None) == is_taught
     for text in ("Hello [world] {x}", " [1]", "é"):
         assert takes(compiler, constraint, text) == (mode == "auto")
         assert (validate(constraint, text) is None) == (mode == "auto")
