@@ -108,11 +108,11 @@ class PriceTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def bundled_prices() -> PriceTable:
-    """Prices for the bundled pair. No one sells it: they are notional, in the ratio of their parameters, 1 to 2.6."""
+    """Prices for the bundled pair. No one sells it: they are notional, in the ratio of their parameters, 1 to 6.9."""
     return PriceTable(
-        version="2026-11-20",
+        version="2026-11-28",
         models={
             "small": ModelPrice(input=0.02, cached_input=0.005, output=0.08),
-            "large": ModelPrice(input=0.052, cached_input=0.013, output=0.208),
+            "large": ModelPrice(input=0.138, cached_input=0.0345, output=0.552),
         },
     )
