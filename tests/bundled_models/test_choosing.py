@@ -14,7 +14,7 @@ LARGE = Path(__file__).parents[2] / "bundled_models" / "large"
 
 
 def test_a_model_too_shallow_for_the_circuit_is_refused() -> None:
-    model = TinyLlama(Shape(vocabulary=64, width=64, layers=3, heads=1, hidden=64))
+    model = TinyLlama(Shape(vocabulary=64, width=128, layers=3, heads=2, hidden=64))
     with pytest.raises(ValueError, match="four layers"):
         choosing.install(model, tokenizer.load(LARGE))
 
