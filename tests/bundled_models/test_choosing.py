@@ -34,6 +34,7 @@ def test_names_and_requests_are_marked_where_they_stand() -> None:
 
 
 @pytest.mark.full
+@torch.no_grad()
 def test_put_in_again_it_finds_its_line_and_costs_the_model_little() -> None:
     torch.manual_seed(0)
     words, model = tokenizer.load(LARGE), load(LARGE)
