@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from bundled_models import library, matching, phrases, signature
-from bundled_models.catalogue import Catalogue, Entry, Parameter, Phrasing, Split, load
+from bundled_models.catalogue import SLOT, Catalogue, Entry, Parameter, Phrasing, Split, load
 from bundled_models.invention import Inventor
 from bundled_models.offers import Offer
 from bundled_models.values import Values
@@ -23,7 +23,6 @@ Source = Literal["catalogue", "library", "invention"]
 SOURCES: dict[Source, float] = {"catalogue": 0.3, "library": 0.42, "invention": 0.28}
 UNSEEN: dict[Source, float] = {"library": 0.6, "invention": 0.4}  # in the split `held`: no training prompt offers them
 OFFERED = (4, 4, 3, 3, 1, 1)  # training prompts with one tool, two, …: short ones say as much in less time
-SLOT = re.compile(r"\{([\w.]+)\}")
 PLAIN_WORD = re.compile(r"(?<![\w{'])[A-Za-z]+ (?=[A-Za-z{])")
 THINNED_SHARE = 0.35
 AGAIN = frozenset({"in", "for", "to", "from", "on", "with", "of", "at", "by", "about"})

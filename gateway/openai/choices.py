@@ -78,7 +78,10 @@ class Choices:
         self.outcome.saw_end(piece.index, event)
         constraint = self._constraint
         if constraint is not None and event.stop_match is not None:
-            event = msgspec.structs.replace(event, is_complete=_is_complete(constraint, event))
+            is_complete = _is_complete(constraint, event)
+            if event.is_complete and not is_complete and isinstance(event.stop_match, str):
+                self._validate(self.tokenizer.decode(event.token_ids))  # what the engine called complete, stop and all
+            event = msgspec.structs.replace(event, is_complete=is_complete)
         choice.finish_reason = choice.answer.finish_reason(event, is_constrained=constraint is not None)
         if constraint is not None and event.reason is FinishReason.STOP and event.is_complete:
             self._validate(event.text)

@@ -66,9 +66,9 @@ def choices(tokenizer: Tokenizer, **fields: Any) -> Choices:
     return Choices(job(**fields), tokenizer, "xlam", Outcome(decision=decision, prompt_tokens=3))
 
 
-def finished(text: str, reason: FinishReason = FinishReason.STOP, **fields: Any) -> Piece:
-    event = Finished(id="1", reason=reason, text=text, token_ids=[5] * len(text), timeline=RequestTimeline(), **fields)
-    return Piece(0, event)
+def finished(text: str, reason: FinishReason = FinishReason.STOP, ids: list[int] | None = None, **fields: Any) -> Piece:
+    ids = [5] * len(text) if ids is None else ids
+    return Piece(0, Finished(id="1", reason=reason, text=text, token_ids=ids, timeline=RequestTimeline(), **fields))
 
 
 def answer(reader: Choices, text: str, **end: Any) -> str | None:
@@ -141,7 +141,14 @@ def test_a_cut_answer_says_length_and_is_not_judged(tokenizer: Tokenizer) -> Non
 def test_an_answer_is_judged_without_the_stop_that_was_taken_off_its_end(
     tokenizer: Tokenizer, fields: dict[str, Any], text: str, stop: str | int, reason: str
 ) -> None:
-    assert answer(choices(tokenizer, **fields), text, stop_match=stop) == reason
+    ids = tokenizer.encode(f"{text}{stop}") if isinstance(stop, str) else None
+    assert answer(choices(tokenizer, **fields), text, stop_match=stop, ids=ids) == reason
+
+
+def test_a_stop_does_not_hide_that_the_answer_before_it_breaks_the_constraint(tokenizer: Tokenizer) -> None:
+    with pytest.raises(ApiError) as caught:
+        answer(choices(tokenizer, **DIGITS), "1x", stop_match="2", ids=tokenizer.encode("1x2"))
+    assert (caught.value.status, caught.value.detail.code) == (500, "constraint_violated")
 
 
 @pytest.mark.parametrize(

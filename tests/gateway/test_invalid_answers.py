@@ -53,9 +53,7 @@ sys.meta_path.insert(0, Finder())
 """
 CLOSED = {"type": "object", "properties": {"n": {"enum": [1]}}, "required": ["n"], "additionalProperties": False}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": CLOSED}}
-END_SOON = {
-    str(END_ID): 100
-}  # the end of an answer, as soon as one may come: what a stop string cuts is never called whole
+END_SOON = {str(END_ID): 100}  # the end of an answer, as soon as one may come
 SCHEMA_FORMAT = {"type": "json_schema", "json_schema": {"name": "n", "schema": CLOSED}}
 ASKED: list[dict[str, Any]] = [
     {"response_format": SCHEMA_FORMAT},
@@ -83,10 +81,13 @@ def invalid_answers(server: GatewayServer) -> float:
     return server.engine("small").get("invalid_answers", 0.0)
 
 
+@pytest.mark.parametrize("ended", [{"stop": ["e", "a", "o", " "]}, {"min_tokens": 5, "logit_bias": END_SOON}])
 @pytest.mark.parametrize("asked", ASKED, ids=range(len(ASKED)))
-def test_a_wrong_answer_is_an_error_a_count_and_a_line_in_the_log(broken: GatewayServer, asked: dict[str, Any]) -> None:
+def test_a_wrong_answer_is_an_error_a_count_and_a_line_in_the_log(
+    broken: GatewayServer, asked: dict[str, Any], ended: dict[str, Any]
+) -> None:
     before, log = invalid_answers(broken), broken.log.read_text()
-    reply = broken.chat(min_tokens=5, max_tokens=400, logit_bias=END_SOON, **asked)
+    reply = broken.chat(max_tokens=400, **ended, **asked)
     assert reply.status == 500, reply.body
     assert reply.json["error"]["code"] == "constraint_violated"
     broken.until(lambda: invalid_answers(broken) == before + 1)
@@ -100,7 +101,7 @@ def test_a_wrong_answer_ends_a_stream_with_an_error_and_without_a_finish(
     broken: GatewayServer, asked: dict[str, Any]
 ) -> None:
     before = invalid_answers(broken)
-    reply = broken.chat(min_tokens=5, max_tokens=400, logit_bias=END_SOON, stream=True, **asked)
+    reply = broken.chat(stop=["e", "a", "o", " "], max_tokens=400, stream=True, **asked)
     events = [line.removeprefix("data: ") for line in reply.body.decode().split("\n") if line.startswith("data: ")]
     chunks = [json.loads(event) for event in events if event != "[DONE]"]
     assert chunks[-1]["error"]["code"] == "constraint_violated"
