@@ -6,6 +6,9 @@
 A step takes the smallest bucket that holds it. Padding writes nothing into the cache (its slot is -1), and whatever is
 computed for it is not read. What is copied to the device before a replay is a few kilobytes: tokens, positions, slots,
 block tables and the list of attention's work.
+
+Where drafts may be trees, the buckets of several tokens are recorded with attention that knows trees, and take chains
+as well. A tree is padded with nodes that are children of nothing but the row's keys.
 """
 
 from collections.abc import Callable, Sequence
@@ -48,10 +51,11 @@ class Bucket:
 @dataclass(frozen=True, slots=True)
 class GraphOutput:
     """logits: float32 [sum n_logits, vocab]; states: [n, n_state_layers, hidden] of the step's tokens without padding,
-    or None. Both hold until the next replay."""
+    or None; hidden: [sum n_logits, hidden] before the final norm, or None. All hold until the next replay."""
 
     logits: torch.Tensor
     states: torch.Tensor | None
+    hidden: torch.Tensor | None
 
 
 def is_recordable(config: ModelConfig) -> bool:
@@ -86,6 +90,9 @@ class _StepGraph:
         table_width: int,
         shared: "_Shared",
         recorder: Recorder,
+        *,
+        has_trees: bool,
+        keeps_hidden: bool,
     ) -> None:
         if kernels.prepare_bucket is None:
             raise ValueError("the device's kernels cannot be recorded: run its steps without graphs")
@@ -107,12 +114,14 @@ class _StepGraph:
                 cache.block_size,
                 attention_spec(model.config, group),
                 device,
+                has_trees=has_trees and bucket.n_queries > 1,
             )
             for group in cache.groups
         ]
         slots = [kernels.prepare_slots(flat[name], cache.n_kv_heads, cache.block_size) for name in names]
         attend = StepAttention(cache, model.config, kernels, slots, self._attention)
         self._states: torch.Tensor | None = None
+        self._hidden: torch.Tensor | None = None
 
         def work() -> None:
             hidden, states = model.forward(
@@ -120,6 +129,7 @@ class _StepGraph:
             )
             model.logits(hidden, kernels, out=shared.logits[:n])
             self._states = torch.stack(states, 1) if states else None
+            self._hidden = hidden if keeps_hidden else None
 
         self._replay = recorder.record(work)
 
@@ -128,7 +138,7 @@ class _StepGraph:
         n_queries, n_rows = self.bucket.n_queries, len(batch.rows)
         lengths = np.array(batch.ragged[0].query_lens)
         is_full = bool((lengths == n_queries).all())
-        ragged = batch.ragged if is_full else [_padded(each, n_queries) for each in batch.ragged]
+        ragged = batch.ragged if is_full else tuple(_padded(each, n_queries) for each in batch.ragged)
         if not all(attention.refill(each) for attention, each in zip(self._attention, ragged, strict=True)):
             return None
         is_token = np.arange(n_queries) < lengths[:, None]  # [rows, n_queries]
@@ -147,12 +157,17 @@ class _StepGraph:
         if drawn is not None:
             self._shared.drawn[: len(drawn)].copy_(drawn)
         self._replay()
-        logits, states, n = self._shared.logits, self._states, n_rows * n_queries
+        logits, states, hidden, n = self._shared.logits, self._states, self._hidden, n_rows * n_queries
         if is_full and len(batch.logits_from) == n:
-            return GraphOutput(logits[:n], None if states is None else states[:n])
-        tensors = self._staging.tensors
-        picked = logits.index_select(0, tensors["picked"][: len(batch.logits_from)])
-        return GraphOutput(picked, None if states is None else states.index_select(0, tensors["place"][: len(place)]))
+            first = (None if each is None else each[:n] for each in (states, hidden))
+            return GraphOutput(logits[:n], *first)
+        picked = self._staging.tensors["picked"][: len(batch.logits_from)]
+        tokens = self._staging.tensors["place"][: len(place)]
+        return GraphOutput(
+            logits.index_select(0, picked),
+            None if states is None else states.index_select(0, tokens),
+            None if hidden is None else hidden.index_select(0, picked),
+        )
 
 
 def _padded(batch: RaggedBatch, n_queries: int) -> RaggedBatch:
@@ -164,7 +179,11 @@ def _padded(batch: RaggedBatch, n_queries: int) -> RaggedBatch:
         table + (0,) * (-(-context // batch.block_size) - len(table))
         for table, context in zip(batch.block_tables, contexts, strict=True)
     )
-    return RaggedBatch((n_queries,) * len(firsts), contexts, tables, batch.block_size)
+    trees = tuple(
+        tree + tuple(1 << node for node in range(len(tree), len(tree) + n_queries - n)) if tree else tree
+        for tree, n in zip(batch.trees, batch.query_lens, strict=False)
+    )
+    return RaggedBatch((n_queries,) * len(firsts), contexts, tables, batch.block_size, trees)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +208,14 @@ class StepGraphs:
         max_model_len: int,
         recorder: Recorder,
         *,
+        has_trees: bool = False,
+        keeps_hidden: bool = False,
         on_progress: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> None:
-        """buckets: the largest first, so that the others find room in its memory. on_progress: graphs recorded, of how
-        many."""
+        """buckets: the largest first, so that the others find room in its memory. has_trees: whether those of several
+        tokens may be draft trees. keeps_hidden: whether `GraphOutput.hidden` is given. on_progress: graphs recorded,
+        of how many."""
+        self._has_trees = has_trees
         most = max(bucket.n_tokens for bucket in buckets)
         self._shared = _Shared(
             torch.empty(most, model.config.vocab_size, device=model.device),
@@ -204,7 +227,16 @@ class StepGraphs:
         on_progress(0, len(buckets))
         for bucket in buckets:
             self._graphs[bucket] = _StepGraph(
-                bucket, model, cache, kernels, state_layers, width, self._shared, recorder
+                bucket,
+                model,
+                cache,
+                kernels,
+                state_layers,
+                width,
+                self._shared,
+                recorder,
+                has_trees=has_trees,
+                keeps_hidden=keeps_hidden,
             )
             on_progress(len(self._graphs), len(buckets))
         self._ascending = sorted(self._graphs, key=lambda bucket: (bucket.n_tokens, bucket.n_queries))
@@ -212,6 +244,8 @@ class StepGraphs:
     def run(self, batch: StepBatch, drawn: torch.Tensor | None = None) -> GraphOutput | None:
         """Compute a step whose rows lie in the order of its plan, or None where no graph holds it."""
         if any(row.n_logits == 0 for row in batch.rows) or (drawn is not None and len(drawn) > len(self._shared.drawn)):
+            return None
+        if batch.ragged[0].trees and not self._has_trees:
             return None
         n_rows, n_queries = len(batch.rows), max(batch.ragged[0].query_lens)
         fitting = (b for b in self._ascending if b.n_rows >= n_rows and b.n_queries >= n_queries)

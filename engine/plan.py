@@ -12,6 +12,11 @@ class Row:
     decode or the end of a prompt; 1 + len(tail): verification). other_tables: the block tables of the KV groups after
     the first; a page behind its group's window is NULL_BLOCK. A token below 0 is not known yet: -1 - i is draw i of the
     step before this one.
+
+    Of a verification the last n_logits - 1 tokens are its tail, the nodes of a draft. parents: of each its parent in
+    the tail, -1 for the token before the tail; empty for a chain. Node i of a tree lies at place start + n - len(tail)
+    + i of the cache like that of a chain, while its position is its depth behind the token before the tail.
+    is_draft: the tokens are guesses themselves, which a draft model computes to guess on.
     """
 
     request_id: str
@@ -21,6 +26,8 @@ class Row:
     n_logits: int
     wants_state: bool = False
     other_tables: tuple[tuple[int, ...], ...] = ()
+    parents: tuple[int, ...] = ()
+    is_draft: bool = False
 
     @property
     def n(self) -> int:
@@ -56,11 +63,12 @@ class StepPlan:
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """New tokens of one request: first `n_tail` of its tail that were verified, then the sampled token, then forced
-    ones.
+    ones. path: where the tail is a tree, which of its nodes were verified, from the root on.
     """
 
     tokens: tuple[int, ...]
     n_tail: int = 0
+    path: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)

@@ -8,11 +8,13 @@ behind the window of a model that sees no further.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from engine.plan import Row
+from engine.step_batch import n_tail
 from kernels import Kernels
 from kernels.staging import to_device
 
@@ -22,12 +24,22 @@ Link = tuple[int, int]
 """A page, and the one before it or -1."""
 
 
+class _Run(NamedTuple):
+    """n tokens of a request from position `start` on, whose states lie from `first` on; table: its pages."""
+
+    table: tuple[int, ...]
+    start: int
+    n: int
+    first: int
+
+
 class PooledStates:
     """Per page the float32 sums [n_state_layers, hidden] over its tokens, and over those of all pages before it, each
     added in the order of the tokens. Pages are those of the first KV group.
 
-    Tokens that are computed and then rejected (a tail that did not match) are taken out again when their positions are
-    written anew; tokens beyond a request's end are never read.
+    The tokens of a tail may be rejected, so their states are kept until `settle` says which of them count; a sum from
+    which they were taken out again would not be the bits of one that never saw them. Rows that are drafts themselves
+    count for nothing. Tokens beyond a request's end are never read.
     """
 
     def __init__(
@@ -36,8 +48,8 @@ class PooledStates:
         self._block_size, self._kernels = block_size, kernels
         self.sums = torch.zeros(n_blocks, n_layers, hidden_size, device=device)
         self._before = torch.zeros_like(self.sums)
-        # Page -> (offset of the first kept state, states [n, layers, hidden]) of tokens that may yet be rejected.
-        self._unsure: dict[int, tuple[int, torch.Tensor]] = {}
+        # By request id, of the last step's tails: the states [nodes, layers, hidden].
+        self._tails: dict[str, torch.Tensor] = {}
 
     @staticmethod
     def bytes_per_block(n_layers: int, hidden_size: int) -> int:
@@ -50,32 +62,49 @@ class PooledStates:
         return self.sums.nbytes + self._before.nbytes
 
     def add(self, rows: Sequence[Row], states: torch.Tensor) -> None:
-        """Add a step's states: float32 [n, layers, hidden] in the order of rows."""
-        segments, links = self._segments_and_links(rows)
-        if self._unsure:
-            for page, _ in links:
-                self._unsure.pop(page, None)
-            for row in rows:
-                self._take_back(row)
-        numbers = [number for group in (segments, links) for entry in group for number in entry]
-        packed = to_device(np.array(numbers, dtype=np.int32), states.device)
-        sums, before, n = self.sums.flatten(1), self._before.flatten(1), 4 * len(segments)
-        self._kernels.add_page_sums(sums, states.flatten(1), packed[:n].view(-1, 4))
-        if links:
-            self._kernels.carry_page_sums(before, sums, packed[n:].view(-1, 2))
-        first = 0
+        """Add a step's states, but those of tails and drafts: float32 [n, layers, hidden] in the order of rows. What
+        was kept of tails that nobody has settled is dropped."""
+        self._tails.clear()
+        runs, first = list[_Run](), 0
         for row in rows:
-            if row.n_logits > 1:
-                self._keep_unsure(row, states[first : first + row.n])
+            if not row.is_draft:
+                known = row.n - n_tail(row)
+                runs.append(_Run(row.block_table, row.start, known, first))
+                if known < row.n:
+                    # A copy: a graph overwrites its states, and a view would keep those of the whole step.
+                    self._tails[row.request_id] = states[first + known : first + row.n].clone()
             first += row.n
+        self._add(runs, states)
+
+    def settle(self, accepted: Sequence[tuple[Row, Sequence[int]]]) -> None:
+        """Add the states of accepted tokens. accepted: rows of the last step that had a tail, and which of its nodes
+        were verified, ascending. Rows that are drafts are skipped.
+
+        Raises ValueError for accepted tokens without kept states: the row was not in the last step, or is settled
+        already.
+        """
+        runs, states, first = list[_Run](), list[torch.Tensor](), 0
+        for row, nodes in accepted:
+            if row.is_draft:
+                continue
+            kept = self._tails.pop(row.request_id, None)
+            if nodes:
+                if kept is None:
+                    raise ValueError(f"request {row.request_id}: the last step left no tail of it to settle")
+                runs.append(_Run(row.block_table, row.start + row.n - len(kept), len(nodes), first))
+                is_beginning = nodes[-1] == len(nodes) - 1
+                states.append(kept[: len(nodes)] if is_beginning else kept[list(nodes)])
+                first += len(nodes)
+        if runs:
+            self._add(runs, states[0] if len(states) == 1 else torch.cat(states))
 
     def pool(self, row: Row, last: torch.Tensor) -> torch.Tensor:
         """The state of a prompt that ends with this row: float32 [layers, 2, hidden], its last token and the mean over
-        all.
+        all. A tail is no part of the prompt.
 
-        last: float32 [layers, hidden], the states of the row's last token.
+        last: float32 [layers, hidden], the states of that last token.
         """
-        length = row.start + row.n
+        length = row.start + row.n - n_tail(row)
         page = row.block_table[(length - 1) // self._block_size]
         return torch.stack((last, (self._before[page] + self.sums[page]) / length), dim=1)
 
@@ -84,20 +113,27 @@ class PooledStates:
         read, written = (to_device(np.array(pages, dtype=np.int64), self.sums.device) for pages in (sources, targets))
         for sums in (self.sums, self._before):
             sums[written] = sums[read]
-        for source, target in zip(sources, targets, strict=True):
-            self._unsure.pop(target, None)
-            if source in self._unsure:
-                self._unsure[target] = self._unsure[source]
 
-    def _segments_and_links(self, rows: Sequence[Row]) -> tuple[list[Segment], list[Link]]:
+    def _add(self, runs: Sequence[_Run], states: torch.Tensor) -> None:
+        segments, links = self._segments_and_links(runs)
+        if not segments:
+            return
+        numbers = [number for group in (segments, links) for entry in group for number in entry]
+        packed = to_device(np.array(numbers, dtype=np.int32), states.device)
+        sums, before, n = self.sums.flatten(1), self._before.flatten(1), 4 * len(segments)
+        self._kernels.add_page_sums(sums, states.flatten(1), packed[:n].view(-1, 4))
+        if links:
+            self._kernels.carry_page_sums(before, sums, packed[n:].view(-1, 2))
+
+    def _segments_and_links(self, runs: Sequence[_Run]) -> tuple[list[Segment], list[Link]]:
         """As add_page_sums and carry_page_sums take them: segments in the order of the flat batch; links of the pages
-        that begin in these rows, first pages first, since a row may go on from what another row of the step computes. A
-        page whose tokens may yet be rejected counts as it is: where that happens, the pages after it begin anew."""
-        size, first = self._block_size, 0
+        that begin in these runs, first pages first, since a run may go on from what another one of the step
+        computes."""
+        size = self._block_size
         segments, begun = list[Segment](), list[tuple[int, int, int]]()
-        for row in rows:
-            table, left = row.block_table, row.n
-            index, offset = divmod(row.start, size)
+        for run in runs:
+            table, left, first = run.table, run.n, run.first
+            index, offset = divmod(run.start, size)
             while left:
                 count = min(size - offset, left)
                 segments.append((table[index], first, count, offset == 0))
@@ -106,21 +142,3 @@ class PooledStates:
                 first, left, index, offset = first + count, left - count, index + 1, 0
         begun.sort()
         return segments, [(page, previous) for _, page, previous in begun]
-
-    def _take_back(self, row: Row) -> None:
-        """Subtract what was added for this row's page at positions from row.start on: those tokens were rejected."""
-        page = row.block_table[row.start // self._block_size]
-        first, states = self._unsure.pop(page, (0, None))
-        if states is not None:
-            rejected = states[max(0, row.start % self._block_size - first) :]
-            self.sums[page] -= rejected.sum(0)
-
-    def _keep_unsure(self, row: Row, states: torch.Tensor) -> None:
-        """Remember the states of the row's tail, by page, until the next row of the request shows how much was
-        accepted."""
-        size, end = self._block_size, row.start + row.n
-        at = end - row.n_logits + 1
-        while at < end:
-            until = min(end, (at // size + 1) * size)
-            self._unsure[row.block_table[at // size]] = (at % size, states[at - row.start : until - row.start].clone())
-            at = until

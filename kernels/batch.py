@@ -46,3 +46,9 @@ class RaggedBatch:
         longest = max(map(len, self.block_tables))
         padded = [list(table) + [0] * (longest - len(table)) for table in self.block_tables]
         return torch.tensor(padded, dtype=torch.int32).clamp_(min=0).to(device)
+
+    def branches(self, row: int) -> list[tuple[int, ...]]:
+        """By node of the row's tree, where its ancestors and itself lie: numbers of nodes, ascending; none for a
+        chain."""
+        tree = self.trees[row] if self.trees else ()
+        return [tuple(node for node in range(len(tree)) if word >> node & 1) for word in tree]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from kernels.attention_plan import check_trees
 from kernels.batch import RaggedBatch
 from kernels.kernel_set import AttentionSpec
 from kernels.reference import rotate
@@ -83,18 +84,42 @@ def add_page_sums(sums: torch.Tensor, states: torch.Tensor, segments: torch.Tens
     if begins.any():
         sums[torch.from_numpy(pages[(begins > 0) & (counts > 0)])] = 0.0
     if len(pages) > 1:
-        # Segments lie side by side in the flat batch, so each token's page is that of the segment it falls into.
+        # In the order of the flat batch, each token's page is that of the segment it falls into.
         order = firsts.argsort(kind="stable")
-        pages, counts = pages[order], counts[order]
+        pages, firsts, counts = pages[order], firsts[order], counts[order]
+    if counts.sum() < len(states):  # some tokens are in no segment: a draft's
+        offsets = np.arange(counts.sum()) + (firsts - (counts.cumsum() - counts)).repeat(counts)
+        states = states[torch.from_numpy(offsets)]
     sums.index_add_(0, torch.from_numpy(pages.repeat(counts)), states.float())
 
 
+def move_kv(
+    pages: torch.Tensor, slots: torch.Tensor, path: torch.Tensor, starts: torch.Tensor, n_accepted: torch.Tensor
+) -> None:
+    """See reference_verify.move_kv; here pages are plain. All are read before any is written: a path ascends, so none
+    is read where an earlier one was written."""
+    slot_of, moves = slots.tolist(), list[tuple[int, int]]()
+    for nodes, count, first in zip(path.tolist(), n_accepted.tolist(), starts.tolist(), strict=False):
+        sources, targets = [slot_of[first + node] for node in nodes[:count]], slot_of[first + 1 : first + 1 + count]
+        moves += [move for move in zip(sources, targets, strict=True) if move[0] != move[1] and min(move) >= 0]
+    if not moves:
+        return
+    _, _, n_kv_heads, block_size, head_dim = pages.shape
+    at = np.array(moves).T
+    at += at // block_size * ((2 * n_kv_heads - 1) * block_size)  # see write_index
+    vectors = at[..., None] + np.arange(0, 2 * n_kv_heads * block_size, block_size)
+    read, written = torch.from_numpy(vectors.reshape(2, -1))
+    flat = pages.view(-1, head_dim)
+    flat.index_copy_(0, written, flat.index_select(0, read))
+
+
 def check_plain(batch: RaggedBatch, spec: AttentionSpec, device: torch.device) -> None:
-    """Raise ValueError for what only the Triton kernels attend to: trees, ALiBi, a GPU."""
+    """Raise ValueError for what these kernels do not attend to: ALiBi, a GPU, trees that no step can have."""
     if device.type != "cpu":
         raise ValueError(f"device is {device}: these kernels compute on a CPU")
-    if batch.trees or spec.alibi is not None:
-        raise ValueError("the batch has draft trees or ALiBi slopes: the kernels of a CPU attend to neither")
+    if spec.alibi is not None:
+        raise ValueError("there are ALiBi slopes: the kernels of a CPU do not attend with them")
+    check_trees(batch)
 
 
 def check_sinks(sinks: torch.Tensor | None) -> None:
@@ -129,7 +154,7 @@ class PagedAttention:
     """
 
     def __init__(self, batch: RaggedBatch, spec: AttentionSpec, device: torch.device) -> None:
-        """Raises ValueError for trees, ALiBi and a device that is no CPU."""
+        """Raises ValueError for ALiBi and a device that is no CPU."""
         check_plain(batch, spec, device)
         self._batch, self._n_kv_heads, self._scale, self._softcap = batch, spec.n_kv_heads, spec.scale, spec.softcap
         self._groups = self._plan(spec.window)
@@ -239,7 +264,8 @@ class PagedAttention:
             if n == 1:  # one query sees all keys of the window: cut them out, nothing to hide
                 visible = slice(0 if window is None else max(0, n_keys - window), n_keys)
                 return _Group(first_token, 1, n, visible, gather.flatten(), None, False)
-            if n == n_keys and (window is None or n <= window):  # a whole prompt in one chunk
+            is_plain = not (batch.trees and batch.trees[rows[0]])
+            if n == n_keys and is_plain and (window is None or n <= window):  # a whole prompt in one chunk
                 return _Group(first_token, 1, n, slice(0, n_keys), gather.flatten(), None, True)
         contexts = torch.tensor([batch.context_lens[row] for row in rows])
         query_at = contexts[:, None] - n + torch.arange(n)  # [row, query]
@@ -247,5 +273,25 @@ class PagedAttention:
         is_hidden = key_at[:, None, :] > query_at[:, :, None]
         if window is not None:
             is_hidden |= key_at[:, None, :] <= query_at[:, :, None] - window
+        for index, tree in enumerate(batch.trees[rows[0] : rows[-1] + 1]):
+            if tree:
+                root = batch.context_lens[rows[index]] - len(tree)
+                is_hidden[index, n - len(tree) :] = _hidden_in_tree(tree, root, key_at[index], window)
         hidden = torch.zeros(is_hidden.shape).masked_fill_(is_hidden, float("-inf"))[:, None]
         return _Group(first_token, len(rows), n, slice(0, n_keys), gather.flatten(), hidden, False)
+
+
+def _hidden_in_tree(tree: tuple[int, ...], root: int, key_at: torch.Tensor, window: int | None) -> torch.Tensor:
+    """What the nodes of a tree do not see of the keys at the places key_at, consecutive ones that begin before the
+    root's or there: bool [nodes, keys]. Windows go by position: before the root that is the place, behind it the
+    depth."""
+    unsigned = [word & (1 << 64) - 1 for word in tree]
+    words = torch.from_numpy(np.array(unsigned, dtype=np.uint64).view(np.int64))
+    node = key_at - root
+    is_node = (node >= 0) & (node < len(tree))
+    number = node.clamp(0, len(tree) - 1)
+    is_hidden: torch.Tensor = ~torch.where(is_node, (words[:, None] >> number & 1).bool(), node < 0)
+    if window is not None:
+        depths = torch.tensor([word.bit_count() - 1 for word in unsigned])
+        is_hidden |= torch.where(is_node, depths[number], node) <= depths[:, None] - window
+    return is_hidden

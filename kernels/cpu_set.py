@@ -1,5 +1,7 @@
 """The kernels of a CPU in torch and numpy as one set."""
 
+import functools
+
 from kernels import cpu, cpu_sampling, invariant, reference, reference_verify
 from kernels.kernel_set import Kernels
 
@@ -19,9 +21,10 @@ def build(*, is_invariant: bool = False) -> Kernels:
         add_page_sums=cpu.add_page_sums,
         carry_page_sums=reference.carry_page_sums,
         sample=cpu_sampling.sample,
+        distribution=functools.partial(reference.distribution, find_cut=cpu_sampling.cut),
         accept_coupled=reference_verify.accept_coupled,
         accept_ratio=reference_verify.accept_ratio,
-        move_kv=reference_verify.move_kv,
+        move_kv=cpu.move_kv,
         prepare_slots=cpu.write_index,
         prepare_attention=invariant.InvariantAttention if is_invariant else cpu.PagedAttention,
     )

@@ -2,7 +2,7 @@
 
 import functools
 
-from kernels import activation, attention, cache_write, embedding, norm, page_sums, sampling, verify
+from kernels import activation, attention, cache_write, embedding, norm, page_sums, reference, sampling, verify
 from kernels.kernel_set import Kernels, keep_slots
 
 
@@ -20,6 +20,7 @@ def build(*, is_invariant: bool = False) -> Kernels:
         add_page_sums=page_sums.add_page_sums,
         carry_page_sums=page_sums.carry_page_sums,
         sample=sampling.sample,
+        distribution=reference.distribution,
         accept_coupled=verify.accept_coupled,
         accept_ratio=verify.accept_ratio,
         move_kv=verify.move_kv,

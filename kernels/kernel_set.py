@@ -63,7 +63,8 @@ class BucketAttention(AttentionStep, Protocol):
 
 
 class PrepareBucket(Protocol):
-    """Attention of steps of at most n_rows rows of n_queries queries each, with tables of at most table_width pages."""
+    """Attention of steps of at most n_rows rows of n_queries queries each, with tables of at most table_width pages.
+    has_trees: whether rows may have draft trees."""
 
     def __call__(
         self,
@@ -73,6 +74,8 @@ class PrepareBucket(Protocol):
         block_size: int,
         spec: AttentionSpec,
         device: torch.device,
+        *,
+        has_trees: bool = False,
     ) -> BucketAttention:
         """Empty at first; raises ValueError for what the device's kernels do not compute."""
         ...
@@ -110,6 +113,7 @@ class Kernels:
     add_page_sums: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
     carry_page_sums: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
     sample: Callable[[torch.Tensor, SamplingBatch], Sampled]
+    distribution: Callable[[torch.Tensor, SamplingBatch], torch.Tensor]
     accept_coupled: Callable[
         [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]
     ]

@@ -5,6 +5,8 @@ Pages of one layer are one tensor [page, 2, kv_head, token, head_dim]; index 0 o
 int8 or float8 have a few rows more behind the tokens, which hold their scales (quantized_pages).
 """
 
+from collections.abc import Callable
+
 import torch
 
 from kernels.batch import RaggedBatch
@@ -233,6 +235,41 @@ def cut(logits: torch.Tensor, batch: SamplingBatch) -> torch.Tensor:
     if batch.min_p is not None:
         keep_from = torch.maximum(keep_from, best + temperatures * batch.min_p.log())
     return keep_from.masked_fill(is_greedy, float("-inf"))
+
+
+def edited_and_masked(logits: torch.Tensor, batch: SamplingBatch) -> torch.Tensor:
+    """What a draw and log-probabilities are of: a copy of logits float32 [n, vocab] after edits, -inf where the mask
+    allows nothing."""
+    logits = logits.clone()
+    if batch.edits is not None:
+        edit(logits, batch.edits)
+    if batch.masks is not None and batch.mask_of is not None:
+        allowed = unpack_mask(batch.masks, logits.shape[-1])[batch.mask_of.clamp(min=0).long()]
+        logits.masked_fill_(~allowed & (batch.mask_of >= 0)[:, None], float("-inf"))
+    return logits
+
+
+def distribution(
+    logits: torch.Tensor, batch: SamplingBatch, find_cut: Callable[[torch.Tensor, SamplingBatch], torch.Tensor] = cut
+) -> torch.Tensor:
+    """The probability that `sample` draws each token: float32 [n, vocab] of logits [n, vocab], which are left as they
+    are. For rows at temperature 0, 1 at the lowest best token; where no logit is left above -inf, zeros.
+
+    find_cut: `cut`, or a faster form of it. This is what devices compute with, for want of a faster one: rows ask for
+    it only where drafts are verified by their ratio.
+    """
+    logits = edited_and_masked(logits, batch)
+    is_greedy = (batch.temperatures == 0.0)[:, None]
+    best = logits.amax(-1, keepdim=True)
+    is_in = logits > float("-inf")
+    if batch.is_cut:
+        is_in &= logits >= find_cut(logits, batch)[:, None]
+    weights = ((logits - best) / torch.where(is_greedy, 1.0, batch.temperatures[:, None])).exp_()
+    weights.masked_fill_(~is_in, 0.0)
+    is_best = torch.zeros_like(weights).scatter_(1, logits.argmax(-1, keepdim=True), 1.0)
+    weights = torch.where(is_greedy, is_best.masked_fill_(~is_in, 0.0), weights)
+    # The best token weighs 1, so only where nothing is left is the sum less.
+    return weights / weights.sum(-1, keepdim=True).clamp_(min=1.0)
 
 
 def sample(logits: torch.Tensor, batch: SamplingBatch) -> Sampled:

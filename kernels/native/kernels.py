@@ -2,6 +2,8 @@
 
 import functools
 from dataclasses import replace
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 
@@ -13,6 +15,9 @@ from kernels.native.library import NativeLibrary
 from kernels.native.structures import AttentionShape, StepRow
 
 __all__ = ["NativeAttention", "build", "library_for"]
+
+NO_BRANCH = 2**31 - 1
+"""No position is there."""
 
 
 @functools.cache
@@ -50,16 +55,30 @@ class NativeAttention:
         spec: AttentionSpec,
         device: torch.device,
     ) -> None:
-        """Raises ValueError for trees, ALiBi and a device that is no CPU."""
+        """Raises ValueError for ALiBi and a device that is no CPU."""
         cpu.check_plain(batch, spec, device)
         self._library, self._spec, self._block_size = library, spec, batch.block_size
         n_rows = len(batch.query_lens)
         tables = [page for row in range(n_rows) for page in batch.block_tables[row][: batch.n_pages(row)]]
+        runs = _branching_runs(batch) if batch.trees else []
+        n_pages, n_branching = len(tables), [0] * n_rows
+        for run in runs:
+            tables += run.branch
+            n_branching[run.row] += run.n
+        # The tables, and behind them the branches: what the rows point to.
         self._tables = torch.tensor(tables, dtype=torch.int32)
-        self.rows, address, first = (StepRow * n_rows)(), self._tables.data_ptr(), 0
+        size, address, addresses = self._tables.itemsize, self._tables.data_ptr(), list[int]()
+        branch_address = address + size * n_pages
+        self.rows, first = (StepRow * (n_rows + len(runs)))(), 0
         for row, (n, context) in enumerate(zip(batch.query_lens, batch.context_lens, strict=True)):
-            self.rows[row] = StepRow(first, n, context, address)
-            first, address = first + n, address + self._tables.itemsize * batch.n_pages(row)
+            elsewhere = n_branching[row]
+            self.rows[row] = StepRow(first, n - elsewhere, context - elsewhere, NO_BRANCH, address)
+            addresses.append(address)
+            first, address = first + n, address + size * batch.n_pages(row)
+        for index, run in enumerate(runs, n_rows):
+            context = run.root + len(run.branch)
+            self.rows[index] = StepRow(run.first_token, run.n, context, run.root, addresses[run.row], branch_address)
+            branch_address += size * len(run.branch)
 
     def __call__(self, q: torch.Tensor, pages: torch.Tensor, sinks: torch.Tensor | None = None) -> torch.Tensor:
         """q [n, heads, d], pages of one layer, to [n, heads, d]. Raises ValueError for sinks."""
@@ -75,3 +94,30 @@ class NativeAttention:
             spec.softcap or 0.0,
         )
         return self._library.paged_attention(q, pages, self.rows, shape)
+
+
+class _Run(NamedTuple):
+    """n nodes of a row's draft tree that follow one another, each the parent of the next. first_token: in the flat
+    batch; root: its place, and position; branch: the places of the last one's ancestors and itself, from the root's
+    on."""
+
+    row: int
+    n: int
+    first_token: int
+    root: int
+    branch: list[int]
+
+
+def _branching_runs(batch: RaggedBatch) -> list[_Run]:
+    """The nodes of trees but those that begin a tree as they would a chain, which are queries of their rows like any
+    others."""
+    runs, end = list[_Run](), 0
+    for row, (n, context) in enumerate(zip(batch.query_lens, batch.context_lens, strict=True)):
+        end += n
+        branches = batch.branches(row)
+        root, first_token = context - len(branches), end - len(branches)
+        starts = [node for node, branch in enumerate(branches) if node and branch[:-1] != branches[node - 1]]
+        for start, stop in pairwise([*starts, len(branches)]):
+            branch = [root + node for node in branches[stop - 1]]
+            runs.append(_Run(row, stop - start, first_token + start, root, branch))
+    return runs

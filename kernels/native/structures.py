@@ -15,13 +15,17 @@ class Form(IntEnum):
 
 
 class StepRow(ctypes.Structure):
-    """One row of a step: the last n_queries positions out of context. table: address of its pages, int32."""
+    """One row of a step, or a branch of a row's draft tree: the last n_queries positions out of context. table: address
+    of its pages, int32. branch: address of the places where the keys of positions from branch_from on lie, int32, for a
+    branch; else they lie where their positions are."""
 
     _fields_ = (
         ("first_token", ctypes.c_int32),
         ("n_queries", ctypes.c_int32),
         ("context", ctypes.c_int32),
+        ("branch_from", ctypes.c_int32),
         ("table", ctypes.c_void_p),
+        ("branch", ctypes.c_void_p),
     )
 
 

@@ -3,7 +3,7 @@ cut."""
 
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -11,16 +11,37 @@ import torch
 from engine.config import CacheConfig
 from engine.models.loading import load_decoder
 from engine.plan import Row, StepPlan
+from engine.platform import Platform
+from engine.quantization import converter
 from engine.runner import ModelRunner, RunnerOutput
+
+CPU = torch.device("cpu")
 
 
 def build_runner(
-    folder: Path, *, block_size: int = 8, n_blocks: int = 128, state_layers: tuple[int, ...] = ()
+    folder: Path,
+    *,
+    block_size: int = 8,
+    n_blocks: int = 128,
+    state_layers: tuple[int, ...] = (),
+    dtype: torch.dtype = torch.float32,
+    is_invariant: bool = False,
+    platform: Platform | None = None,
+    keeps_hidden: bool = False,
 ) -> ModelRunner:
-    """A float32 runner of the checkpoint in `folder`."""
-    decoder = load_decoder(folder, torch.float32)
+    """A runner of the checkpoint in `folder` on the CPU; unless it is to be invariant, in torch alone."""
+    form = [converter("none", dtype, CPU, is_invariant=True)] if is_invariant else []
+    decoder = load_decoder(folder, dtype, CPU, *form)
     cache = CacheConfig(block_size=block_size, n_blocks=n_blocks)
-    return ModelRunner(decoder.config, decoder, cache, state_layers)
+    return ModelRunner(
+        decoder.config,
+        decoder,
+        cache,
+        state_layers,
+        is_invariant=is_invariant,
+        platform=platform,
+        keeps_hidden=keeps_hidden,
+    )
 
 
 @dataclass
@@ -56,6 +77,28 @@ class Driver:
         row = Row(sequence.request_id, sequence.computed, tokens, table, n_logits, wants_state, tuple(others))
         sequence.computed = end
         return row
+
+    def draft_row(
+        self, sequence: Sequence, tail: Iterable[int], parents: tuple[int, ...] = (), *, is_draft: bool = False
+    ) -> Row:
+        """What is not computed of a sequence with a tail behind it, a chain without parents; see `settle`."""
+        tail = list(tail)
+        n_known = len(sequence.tokens)
+        sequence.tokens += tail
+        row = self.row(sequence, len(sequence.tokens) - sequence.computed, 1 + len(tail))
+        del sequence.tokens[n_known:]
+        sequence.computed = n_known
+        return replace(row, parents=parents, is_draft=is_draft)
+
+    def settle(self, *accepted: tuple[Sequence, Row, tuple[int, ...]]) -> None:
+        """Keep these nodes of the rows' tails, from the root's child on."""
+        self.runner.settle([(row, nodes) for _, row, nodes in accepted])
+        for sequence, row, nodes in accepted:
+            tail = row.tokens[row.n - row.n_logits + 1 :]
+            sequence.tokens += [tail[node] for node in nodes]
+            sequence.computed += len(nodes)
+            for blocks in (sequence.blocks, *sequence.other_blocks):
+                del blocks[-(-sequence.computed // self.runner.block_size) :]
 
     def run(self, rows: Iterable[Row]) -> RunnerOutput:
         """One step."""

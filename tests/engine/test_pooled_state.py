@@ -1,5 +1,6 @@
 """Sums by page: a prompt's pooled state is the same bits however it is cut, and wherever its beginning came from."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,12 +16,12 @@ def pooled_states() -> PooledStates:
     return PooledStates(32, BLOCK_SIZE, LAYERS, HIDDEN, CPU, kernels_for(CPU))
 
 
-def row(start: int, n: int, table: tuple[int, ...]) -> Row:
-    return Row("a", start, (0,) * n, table, 0)
+def row(start: int, n: int, table: tuple[int, ...], n_tail: int = 0, *, name: str = "a", is_draft: bool = False) -> Row:
+    return Row(name, start, (0,) * n, table, 1 + n_tail if n_tail else 0, is_draft=is_draft)
 
 
-def states_of(n: int) -> torch.Tensor:
-    return torch.randn(n, LAYERS, HIDDEN, generator=torch.Generator().manual_seed(1)) * 100
+def states_of(n: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(n, LAYERS, HIDDEN, generator=torch.Generator().manual_seed(seed)) * 100
 
 
 @given(st.lists(st.integers(1, 11), min_size=1, max_size=5), st.integers(1, 9))
@@ -55,3 +56,56 @@ def test_a_row_goes_on_from_pages_that_another_row_of_the_step_computes(
     alone.add([row(0, start + n_own, (*shared, 10, 11, 12))], states)
     last = row(start, n_own, (*shared, 10, 11, 12))
     assert torch.equal(pooled.pool(last, states[-1]), alone.pool(last, states[-1]))
+
+
+@given(
+    prompt=st.integers(1, 9),
+    steps=st.lists(st.tuples(st.integers(1, 3), st.sets(st.integers(0, 8)), st.booleans()), min_size=1, max_size=4),
+    has_company=st.booleans(),
+)
+def test_sums_are_the_bits_of_a_request_never_drafted_for(
+    prompt: int, steps: list[tuple[int, set[int], bool]], has_company: bool
+) -> None:
+    """steps: known tokens, which nodes of a tail of 9 are accepted, and whether what is known of them is settled in a
+    step with others."""
+    table, length = tuple(range(30)), prompt
+    drafted, plain = pooled_states(), pooled_states()
+    drafted.add([row(0, prompt, table)], states_of(prompt))
+    history = [states_of(prompt)]
+    for n_known, accepted, is_first in steps:
+        states = states_of(n_known + 9, seed=length)
+        mine, other = row(length, n_known + 9, table, 9), row(0, 4, (30, 31), 2, name="other")
+        draft = row(3, 5, (31, 30), 3, name="guess", is_draft=True)
+        nodes = tuple(sorted(accepted))
+        if has_company:
+            order = [(mine, states), (other, states_of(4)), (draft, states_of(5))]
+            order = order if is_first else order[::-1]
+            drafted.add([each for each, _ in order], torch.cat([of_row for _, of_row in order]))
+            drafted.settle([(draft, (0, 1)), (other, (0,)), (mine, nodes)])
+        else:
+            drafted.add([mine], states)
+            drafted.settle([(mine, nodes)])
+        history += [states[:n_known], states[[n_known + node for node in nodes]]]
+        length += n_known + len(nodes)
+    last = states_of(1)
+    drafted.add([row(length, 1, table)], last)
+    whole = torch.cat([*history, last])
+    plain.add([row(0, length + 1, table)], whole)
+    end = row(length, 1, table)
+    assert torch.equal(drafted.pool(end, last[0]), plain.pool(end, last[0]))
+
+
+def test_a_prompt_ends_before_its_tail() -> None:
+    states, pooled, table = states_of(9), pooled_states(), (0, 1, 2)
+    pooled.add([row(0, 9, table, 4)], states)
+    found = pooled.pool(row(0, 9, table, 4), states[4])
+    torch.testing.assert_close(found, torch.stack((states[4], states[:5].mean(0)), 1))
+
+
+def test_what_is_not_settled_before_the_next_step_is_dropped() -> None:
+    states, pooled = states_of(9), pooled_states()
+    drafted = row(0, 9, (0, 1, 2), 4)
+    pooled.add([drafted], states)
+    pooled.add([row(5, 1, (0, 1, 2))], states[5:6])
+    with pytest.raises(ValueError, match="request a: the last step left no tail"):
+        pooled.settle([(drafted, (0,))])

@@ -92,19 +92,14 @@ def test_rejected_drafts_leave_no_trace_in_states_or_logits(
     runner: ModelRunner, prompt: int, drafts: list[tuple[int, int]], seed: int
 ) -> None:
     """A conversation with drafts, of which a part is accepted, against one that knew the accepted tokens from the
-    start."""
+    start. tests/engine/test_verified_trees.py says the same of trees, to the bit."""
     driver, sequence = Driver(runner), Sequence("a", tokens_of(prompt, seed))
     driver.run([driver.row(sequence, prompt, 1)])
     for i, (k, n_accepted) in enumerate(drafts):
-        n_accepted = min(n_accepted, k)
-        committed = tokens_of(1, seed=1000 + i)[0]
-        tail = tokens_of(k, seed=2000 + i)
-        start = sequence.computed
-        sequence.tokens[start:] = [committed, *tail]
-        driver.run([driver.row(sequence, 1 + k, 1 + k)])
-        sequence.computed = start + 1 + n_accepted
-        del sequence.tokens[sequence.computed :]
-        del sequence.blocks[-(-sequence.computed // runner.block_size) :]
+        sequence.tokens += tokens_of(1, seed=1000 + i)
+        row = driver.draft_row(sequence, tokens_of(k, seed=2000 + i))
+        driver.run([row])
+        driver.settle((sequence, row, tuple(range(min(n_accepted, k)))))
     sequence.tokens += [7, 8]
     after = driver.run([driver.row(sequence, 2, 1, wants_state=True)])
     clean = Sequence("clean", list(sequence.tokens))

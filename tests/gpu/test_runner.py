@@ -20,11 +20,11 @@ LONG = pick(200, 24)
 
 
 def steps(folder: Path, dtype: torch.dtype, where: Platform, *, is_recorded: bool) -> list[RunnerOutput]:
-    """A prompt in chunks with company, decodes, a draft to verify."""
+    """A prompt in chunks with company, decodes, a draft to verify, a tree, and what follows one of its branches."""
     model = load_decoder(folder, dtype, where.device)
     runner = ModelRunner(model.config, model, CacheConfig(block_size=16, n_blocks=64), (1,), platform=where)
     if is_recorded:
-        runner.record(max_rows=4, max_model_len=LONG + 16, max_draft=3)
+        runner.record(max_rows=4, max_model_len=LONG + 16, max_draft=7, width=2)
     driver = Driver(runner)
     prompt = torch.randint(4, 480, (LONG,), generator=torch.Generator().manual_seed(1)).tolist()
     one, other = Sequence("one", prompt), Sequence("other", prompt[3:30])
@@ -34,12 +34,20 @@ def steps(folder: Path, dtype: torch.dtype, where: Platform, *, is_recorded: boo
         output = driver.run(rows)  # holds until the next replay
         return RunnerOutput(output.logits.to("cpu", copy=True), {k: v.cpu() for k, v in output.states.items()})
 
-    return [
+    outputs = [
         run(driver.row(one, n, 0), driver.row(other, 5, 1)),
         run(driver.row(one, 1, 1, wants_state=True), driver.row(other, 1, 1)),
         run(driver.row(one, 1, 1)),
-        run(driver.row(one, 4, 4), driver.row(other, 2, 2)),
     ]
+    draft = driver.row(one, 4, 4)
+    outputs.append(run(draft, driver.row(other, 2, 2)))
+    runner.settle([(draft, (0, 1, 2))])
+    one.tokens.append(20)
+    tree = driver.draft_row(one, range(21, 27), (-1, 0, -1, 2, 2, 0))
+    outputs.append(run(tree, driver.row(other, 1, 1)))
+    driver.settle((one, tree, (2, 4)))
+    one.tokens.append(28)
+    return [*outputs, run(driver.row(one, 1, 1, wants_state=True))]
 
 
 @pytest.mark.parametrize("family", pick(["llama", "qwen3", "gemma2", "gemma3_text", "qwen3_moe"], ["qwen3", "gemma2"]))

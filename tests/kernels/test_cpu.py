@@ -1,14 +1,19 @@
 """The fast CPU forms against the plain definitions in reference.py."""
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import AttentionSpec, RaggedBatch, cpu, kernels_for, reference
-from tests.kernels.samples import behind_windows, build_batch, normal
+from kernels import AttentionSpec, RaggedBatch, cpu, kernels_for, reference, reference_verify
+from kernels.invariant import InvariantAttention
+from kernels.kernel_set import AttentionStep
+from tests.kernels.samples import attend_along, behind_windows, build_batch, build_tree_batch, normal
+from tests.kernels.trees import MAX_NODES, Drafts, forests, rows_with_trees, trees
 
 rows_of_batch = st.lists(
     st.tuples(st.integers(1, 40), st.integers(0, 60)).map(lambda pair: (pair[0], pair[0] + pair[1])),
@@ -46,6 +51,61 @@ def test_paged_attention_equals_its_definition(
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
     for _ in range(2):  # the second layer reuses what was prepared for the first
         torch.testing.assert_close(attention(q, pages), expected, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("form", [cpu.PagedAttention, InvariantAttention])
+@settings(max_examples=60)
+@given(
+    rows=rows_with_trees(40),
+    heads=st.sampled_from([(1, 1), (4, 2), (6, 1)]),
+    block_size=st.sampled_from([1, 4, 16]),
+    window=st.sampled_from([None, 1, 3, 7, 64]),
+    softcap=st.sampled_from([None, 0.4]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+)
+def test_attention_in_draft_trees_equals_its_definition(
+    form: Callable[..., AttentionStep],
+    rows: list[tuple[int, int, tuple[int, ...]]],
+    heads: tuple[int, int],
+    block_size: int,
+    window: int | None,
+    softcap: float | None,
+    dtype: torch.dtype,
+) -> None:
+    n_heads, n_kv_heads = heads
+    n_pages = sum(-(-(before + n + len(parents)) // block_size) + 1 for before, n, parents in rows)
+    batch = build_tree_batch(rows, block_size, n_pages)
+    pages = normal(n_pages, 2, n_kv_heads, block_size, 8).to(dtype)
+    q = normal(batch.n_tokens, n_heads, 8, seed=1).to(dtype)
+    spec = AttentionSpec(n_heads, n_kv_heads, 8, 0.3, softcap, window)
+    attention = form(batch, spec, torch.device("cpu"))
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    expected = reference.paged_attention(q, pages, batch, spec)
+    torch.testing.assert_close(attention(q, pages), expected, atol=tolerance, rtol=tolerance)
+
+
+@settings(max_examples=40)
+@given(
+    before=st.integers(0, 40),
+    n=st.integers(0, 3),
+    parents=trees,
+    block_size=st.sampled_from([1, 3, 16]),
+    window=st.sampled_from([None, 1, 2, 5, 33]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    data=st.data(),
+)
+def test_a_node_attends_to_the_bits_of_its_path_as_a_chain(
+    before: int,
+    n: int,
+    parents: tuple[int, ...],
+    block_size: int,
+    window: int | None,
+    dtype: torch.dtype,
+    data: st.DataObject,
+) -> None:
+    node = data.draw(st.integers(0, len(parents) - 1))
+    in_tree, alone = attend_along(InvariantAttention, before, n, parents, node, block_size, window, dtype)
+    assert torch.equal(in_tree, alone)
 
 
 def test_attention_is_the_softmax_weighted_mean_of_the_values_seen() -> None:
@@ -111,3 +171,29 @@ def test_norms_equal_their_definition(dtype: torch.dtype) -> None:
 def test_a_device_without_kernels_is_refused() -> None:
     with pytest.raises(ValueError, match="meta"):
         kernels_for(torch.device("meta"))
+
+
+def test_what_these_kernels_do_not_attend_to_is_refused() -> None:
+    batch, spec = RaggedBatch((2,), (5,), ((0, 1),), 4), AttentionSpec(1, 1, 8, 1.0)
+    with pytest.raises(ValueError, match="ALiBi"):
+        cpu.PagedAttention(batch, replace(spec, alibi=(0.5,)), torch.device("cpu"))
+    with pytest.raises(ValueError, match="tree of 3 nodes and 2 queries"):
+        cpu.PagedAttention(replace(batch, trees=((1, 3, 5),)), spec, torch.device("cpu"))
+
+
+@settings(max_examples=60)
+@given(forest=forests, seed=st.integers(0, 999), dtype=st.sampled_from([torch.float32, torch.bfloat16]))
+def test_accepted_branches_move_as_their_definition_says(
+    forest: list[tuple[int, ...]], seed: int, dtype: torch.dtype
+) -> None:
+    block_size, heads, n_pages = 4, 2, 10
+    drafts, generator = Drafts.build(forest, seed), torch.Generator().manual_seed(seed)
+    n = len(drafts.tokens)
+    slots = torch.randperm(n_pages * block_size, generator=generator)[:n]
+    slots[torch.rand(n, generator=generator) < 0.1] = -1
+    expected = normal(n_pages, 2, heads, block_size, 8, seed=seed).to(dtype)
+    actual = expected.clone()
+    accepted, path = reference_verify.accept_coupled(*drafts.for_coupled, MAX_NODES)
+    reference_verify.move_kv(expected, slots, path, drafts.starts, accepted)
+    cpu.move_kv(actual, slots, path, drafts.starts, accepted)
+    assert torch.equal(actual, expected)

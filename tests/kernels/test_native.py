@@ -1,5 +1,6 @@
 """The C kernels against the plain definitions, and their promise: a row's bits do not depend on the batch."""
 
+import functools
 import shutil
 
 import pytest
@@ -11,8 +12,9 @@ from kernels import AttentionSpec, RaggedBatch, reference
 from kernels.native.build import BuildFailed, check_cpu, find_library
 from kernels.native.kernels import NativeAttention
 from kernels.native.library import NativeLibrary
-from tests.kernels.samples import behind_windows, build_batch, normal, pack
+from tests.kernels.samples import attend_along, behind_windows, build_batch, build_tree_batch, normal, pack
 from tests.kernels.test_cpu import rows_of_batch
+from tests.kernels.trees import rows_with_trees, trees
 
 
 def can_run() -> bool:
@@ -138,6 +140,56 @@ def test_a_query_attends_to_the_same_bits_in_any_chunk_batch_and_page_size(
     whole = attend(context, 16, 0)
     part = attend(alone, data.draw(st.sampled_from([1, 3, 8, 32])), data.draw(st.integers(0, 3)))
     assert torch.equal(part, whole[context - alone :])
+
+
+@settings(max_examples=100)
+@given(
+    rows=rows_with_trees(60),
+    heads=st.sampled_from([(1, 1), (4, 2), (6, 1), (40, 2)]),
+    head_dim=st.sampled_from([8, 20, 64]),
+    block_size=st.sampled_from([1, 4, 16, 32]),
+    window=st.sampled_from([None, 1, 3, 7, 64]),
+    softcap=st.sampled_from([None, 0.4]),
+    dtype=dtypes,
+)
+def test_attention_in_draft_trees_equals_its_definition(
+    rows: list[tuple[int, int, tuple[int, ...]]],
+    heads: tuple[int, int],
+    head_dim: int,
+    block_size: int,
+    window: int | None,
+    softcap: float | None,
+    dtype: torch.dtype,
+) -> None:
+    n_heads, n_kv_heads = heads
+    n_pages = sum(-(-(before + n + len(parents)) // block_size) + 1 for before, n, parents in rows)
+    batch = build_tree_batch(rows, block_size, n_pages)
+    pages = normal(n_pages, 2, n_kv_heads, block_size, head_dim).to(dtype)
+    q = normal(batch.n_tokens, n_heads, head_dim, seed=1).to(dtype)
+    spec = AttentionSpec(n_heads, n_kv_heads, head_dim, 0.3, softcap, window)
+    attention = NativeAttention(native(dtype), batch, spec, CPU)
+    expected = reference.paged_attention(q, pages, batch, spec)
+    torch.testing.assert_close(attention(q, pages), expected, **tolerance(dtype))
+
+
+@settings(max_examples=100)
+@given(
+    before=st.integers(0, 200),
+    n=st.integers(0, 5),
+    parents=trees,
+    block_size=st.sampled_from([1, 3, 16, 32]),
+    window=st.sampled_from([None, 1, 2, 5, 33]),
+    dtype=dtypes,
+    data=st.data(),
+)
+def test_a_node_attends_to_the_bits_of_its_path_as_a_chain(
+    before: int, n: int, parents: tuple[int, ...], block_size: int, window: int | None, dtype: torch.dtype,
+    data: st.DataObject,
+) -> None:  # fmt: skip
+    node = data.draw(st.integers(0, len(parents) - 1))
+    prepare = functools.partial(NativeAttention, native(dtype))
+    in_tree, alone = attend_along(prepare, before, n, parents, node, block_size, window, dtype)
+    assert torch.equal(in_tree, alone)
 
 
 @given(n=st.integers(1, 70), is_normed=st.booleans(), head_dim=st.sampled_from([8, 20, 64]), dtype=dtypes)

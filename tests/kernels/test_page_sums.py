@@ -10,13 +10,14 @@ from tests.kernels.samples import normal
 SIZE, N_PAGES = 3, 6
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=N_PAGES), st.integers(0, 99))
-def test_the_form_of_a_cpu_equals_the_definition(counts: list[tuple[int, bool]], seed: int) -> None:
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=N_PAGES), st.integers(0, 2), st.integers(0, 99))
+def test_the_form_of_a_cpu_equals_the_definition(counts: list[tuple[int, bool]], gap: int, seed: int) -> None:
+    """gap: tokens between segments that are in none."""
     pages = torch.randperm(N_PAGES, generator=torch.Generator().manual_seed(seed)).tolist()
     segments, first = [], 0
     for page, (count, begins) in zip(pages, counts, strict=False):
         segments.append((page, first, count, int(begins)))
-        first += count
+        first += count + gap
     packed = torch.tensor(segments, dtype=torch.int32).view(-1, 4)
     states, sums = normal(first, SIZE, seed=seed), normal(N_PAGES, SIZE, seed=seed + 1)
     expected = sums.clone()

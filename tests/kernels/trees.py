@@ -15,6 +15,11 @@ bushes = st.lists(st.integers(0, MAX_NODES), max_size=MAX_NODES - 1).map(
 forests = st.lists(chains | bushes, min_size=1, max_size=4)
 """By row the parents of its nodes; a row may have none."""
 
+trees = st.lists(st.integers(0, 62), max_size=63).map(
+    lambda picks: (-1, *(max(0, i - pick // 4) for i, pick in enumerate(picks)))
+)
+"""The parents of up to 64 nodes, the root's first: some long branches, many short ones."""
+
 
 @dataclass(frozen=True)
 class Drafts:
@@ -74,3 +79,26 @@ def depths(parents: tuple[int, ...]) -> list[int]:
     for parent in parents:
         found.append(0 if parent < 0 else found[parent] + 1)
     return found
+
+
+def words_of(parents: tuple[int, ...]) -> tuple[int, ...]:
+    """Of every node, as in a RaggedBatch; the root's parent is -1."""
+    found: list[int] = []
+    for node, parent in enumerate(parents):
+        found.append((found[parent] if parent >= 0 else 0) | 1 << node)
+    return tuple(found)
+
+
+def path_to(parents: tuple[int, ...], node: int) -> list[int]:
+    """From the root to the node."""
+    path = [node]
+    while parents[path[0]] >= 0:
+        path.insert(0, parents[path[0]])
+    return path
+
+
+def rows_with_trees(most_before: int) -> st.SearchStrategy[list[tuple[int, int, tuple[int, ...]]]]:
+    """Rows of a batch: tokens computed before, tokens of the row before its tree, and the parents of the tree's nodes,
+    the root's first; none for a chain."""
+    rows = st.tuples(st.integers(0, most_before), st.integers(0, 5), st.just(()) | bushes)
+    return st.lists(rows.map(lambda row: row if row[2] else (row[0], row[1] + 1, ())), min_size=1, max_size=5)

@@ -7,6 +7,9 @@
  *   scores   words of the head dimension:   K [word][16 keys],        q [word]
  *   values   words of the keys:             V [word][head_dim],  weights [word]
  *
+ * A draft tree is its first branch, whose nodes are queries of its row like any others, and rows of their own for the others,
+ * with a list of the places of their last keys: a node attends to the bits that it would in a chain.
+ *
  * Packing is paid once for all queries of an item. Words and tiles begin at multiples of 16 positions, sums run in the order of
  * the positions, and what a query does not see counts as exactly zero: an output is the same bits whatever the pages, the chunk
  * of the prompt, the batch and the number of threads. */

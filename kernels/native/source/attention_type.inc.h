@@ -65,6 +65,10 @@ INLINE void JOIN(locate_, SUFFIX)(const ELEMENT *of[16], const ELEMENT *base, si
   int page = tile / shape->block_size, offset = tile % shape->block_size;
   for (int j = 0; j < 16; j++) {
     const int key = tile + j;
+    if (key >= row->branch_from && key < end) { /* nodes of a draft tree: few, and mostly not side by side */
+      const int place = row->branch[key - row->branch_from];
+      page = place / shape->block_size, offset = place % shape->block_size;
+    }
     of[j] = key < seen || key >= end ? NULL : base + row->table[page] * page_stride + (size_t)offset * shape->head_dim;
     if (++offset == shape->block_size) offset = 0, page++;
   }

@@ -5,7 +5,9 @@
 
 typedef struct {
   int32_t first_token, n_queries, context; /* the row's last n_queries positions out of context are computed */
-  const int32_t *table;                    /* pages, in the order of the positions */
+  int32_t branch_from;                     /* keys at this position and later ones lie in places of a branch */
+  const int32_t *table;                    /* pages, in the order of the places: a place is a position, but in a branch */
+  const int32_t *branch;                   /* the places of positions branch_from … context - 1, or NULL */
 } step_row;
 
 typedef struct {

@@ -15,16 +15,25 @@ from tests.engine.driver import Driver, Sequence
 
 
 def steps(folder: Path, kv_dtype: KVDtype = "auto") -> list[RunnerOutput]:
-    """A prompt in two chunks with company, a decode, a draft to verify."""
+    """A prompt in two chunks with company, a decode, a draft to verify, a tree, and what follows one of its
+    branches."""
     model = load_decoder(folder, torch.float32)
     cache = CacheConfig(block_size=4, n_blocks=32, kv_dtype=kv_dtype)
     driver = Driver(ModelRunner(model.config, model, cache, (1,)))
     one, other = Sequence("one", list(range(5, 18))), Sequence("other", list(range(30, 36)))
-    return [
+    outputs = [
         driver.run([driver.row(one, 6, 0), driver.row(other, 5, 1)]),
         driver.run([driver.row(one, 3, 1, wants_state=True), driver.row(other, 1, 1)]),
-        driver.run([driver.row(one, 4, 4)]),
     ]
+    draft = driver.row(one, 4, 4)
+    outputs.append(driver.run([draft]))
+    driver.runner.settle([(draft, (0, 1, 2))])
+    one.tokens.append(20)
+    tree = driver.draft_row(one, range(21, 27), (-1, 0, -1, 2, 2, 0))
+    outputs.append(driver.run([tree]))
+    driver.settle((one, tree, (2, 4)))
+    one.tokens.append(28)
+    return [*outputs, driver.run([driver.row(one, 1, 1, wants_state=True)])]
 
 
 @pytest.mark.parametrize("family", ["mistral", "qwen3", "gemma2"])
