@@ -1,8 +1,9 @@
 """llguidance behind the matcher: exact for JSON Schema or it refuses; lazy, so that compiling is cheap."""
 
 import json
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from grammars.dialects import MARKERS
 from grammars.errors import ConstraintRefused, MatcherFailed
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from grammars.spellings import Spellings
 
 
+T = TypeVar("T")
 # Without it, a mask over text that can only go on one way holds one spelling of it in tokens, and hides the others.
 _OPTIONS: Final = '%llguidance {"no_forcing": true}\n'
 
@@ -37,37 +39,65 @@ def _with_markers_as_words(tokenizer: Any) -> str | None:
 
 
 class LLGuidanceState:
-    """One llguidance matcher."""
+    """One llguidance matcher.
 
-    __slots__ = ("_matcher",)
+    Its copies share a lexer, whose states are counted over all of them, and none recovers from an error. So at the
+    first sign of one it is made anew and asked again: what other answers, or drafts that were rejected, have used up of
+    the limits counts for nobody else.
+    """
 
-    def __init__(self, matcher: Any) -> None:
-        self._matcher = matcher
+    __slots__ = ("_build", "_matcher", "_taken")
+
+    def __init__(self, matcher: Any, build: Callable[[], Any], taken: Sequence[int] = ()) -> None:
+        """build: makes a matcher at the start. taken: tokens that this one has taken since."""
+        self._matcher, self._build, self._taken = matcher, build, list(taken)
 
     def fill(self, row: "torch.Tensor") -> None:
-        """Set the bits of legal tokens. Raises MatcherFailed at the limits on lexer states and parser items."""
-        self._matcher.unsafe_compute_mask_ptr(row.data_ptr(), row.numel() * 4)
-        if self._matcher.is_error():
-            reason = self._matcher.get_error().split("\n")[0]
-            raise MatcherFailed("no answer can satisfy it" if reason.startswith("NoExtension") else reason)
+        """Set the bits of legal tokens. Raises MatcherFailed at the limits on lexer states and parser items, and then
+        stands where it stood."""
+
+        def fill() -> None:
+            self._matcher.unsafe_compute_mask_ptr(row.data_ptr(), row.numel() * 4)
+
+        self._do(fill)
 
     def advance(self, token_id: int) -> bool:
-        """Take a token; an illegal one leaves the state as it is. Raises MatcherFailed beyond its limits."""
-        if self._matcher.try_consume_tokens([token_id]) == 1:
-            return True
-        if self._matcher.is_error():
-            raise MatcherFailed(self._matcher.get_error().split("\n")[0])
-        return False
+        """Take a token; an illegal one leaves the state as it is. Raises MatcherFailed beyond its limits, and then does
+        so, too."""
+        is_legal = self._do(lambda: bool(self._matcher.try_consume_tokens([token_id]) == 1))
+        if is_legal:
+            self._taken.append(token_id)
+        return is_legal
 
     def rollback(self, n: int) -> None:
         """Undo `n` tokens."""
         self._matcher.rollback(n)
+        del self._taken[len(self._taken) - n :]
         # 1.9.1 remembers the last mask by position, and forgets to forget it here: a rejected draft would loosen.
         self._matcher.compute_bitmask()
 
     def fork(self) -> "LLGuidanceState":
         """An independent copy."""
-        return LLGuidanceState(self._matcher.deep_copy())
+        return LLGuidanceState(self._matcher.deep_copy(), self._build, self._taken)
+
+    def _do(self, work: Callable[[], T]) -> T:
+        """What `work` does with the matcher, the second time with another one where the first ends in an error."""
+        done = work()
+        if not self._matcher.is_error():
+            return done
+        reason = str(self._matcher.get_error().split("\n")[0])
+        self._rebuild()
+        if not reason.startswith("NoExtension"):
+            done = work()
+            if not self._matcher.is_error():
+                return done
+            self._rebuild()
+        raise MatcherFailed("no answer can satisfy it" if reason.startswith("NoExtension") else reason)
+
+    def _rebuild(self) -> None:
+        self._matcher = self._build()
+        if self._taken:
+            self._matcher.try_consume_tokens(self._taken)
 
     def forced_bytes(self) -> bytes:
         """The bytes that must come next."""
@@ -84,8 +114,9 @@ class LLGuidanceBackend:
 
     name = "llguidance"
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self._vocabulary = vocabulary
+    def __init__(self, vocabulary: Vocabulary, limits: Any = None) -> None:
+        """limits: llguidance's LLParserLimits (None: its own defaults)."""
+        self._vocabulary, self._limits = vocabulary, limits
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -116,7 +147,11 @@ class LLGuidanceBackend:
         import llguidance
 
         grammar = llguidance.LLMatcher.grammar_from_lark(_OPTIONS + lark)
-        matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0)
+
+        def build() -> Any:
+            return llguidance.LLMatcher(self._tokenizer, grammar, log_level=0, limits=self._limits)
+
+        matcher = build()
         if matcher.is_error():
             raise ConstraintRefused("grammar", "", matcher.get_error().split("\n")[0][:300])
-        return LLGuidanceState(matcher)
+        return LLGuidanceState(matcher, build)

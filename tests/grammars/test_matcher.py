@@ -16,6 +16,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from grammars import Choice, Constraint, Grammar, GrammarCompiler, JsonSchema, Regex
+from grammars.errors import MatcherFailed
+from grammars.llguidance_backend import LLGuidanceBackend
 from tests.grammars.answers import END, draw, legal
 
 TINY = ["{", "}", '"', '"a', '":', "a", "b", ",", "1", "0", '{"', "[", "]", "11", "ab"]
@@ -223,3 +225,34 @@ def test_more_than_can_be_taken_back_is_an_error(compiler: GrammarCompiler) -> N
 def test_a_row_of_another_shape_or_kind_is_an_error(compiler: GrammarCompiler, row: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="mask row"):
         compiler.compile(Choice(("ab",))).matcher().fill_mask(row)
+
+
+def test_what_a_draft_uses_up_of_the_limits_is_not_the_answers_loss(tiny: GrammarCompiler) -> None:
+    import llguidance
+
+    lark = "start: /[ab1]{3,20}0[1]{2,30}/ | /(a|b|ab){2,30},/"
+    limits = llguidance.LLParserLimits(max_lexer_states=30)
+    backend = LLGuidanceBackend(tiny._vocabulary, limits)
+    state, row = backend.compile(lark), torch.zeros(2, dtype=torch.int32)
+    free = LLGuidanceBackend(tiny._vocabulary).compile(lark)
+    drafted = [TINY.index(char) for char in "abababababababab"]
+    answer = [TINY.index(char) for char in "aa1"]
+    for token in answer:
+        assert state.advance(token)
+        assert free.advance(token)
+    taken = list[bool]()
+
+    def draft() -> None:
+        for token in drafted:
+            state.fill(row)
+            taken.append(state.advance(token))
+
+    with pytest.raises(MatcherFailed, match="too many states"):
+        draft()
+    assert all(taken)
+    state.rollback(len(taken))
+    expected = torch.zeros(2, dtype=torch.int32)
+    state.fill(row)
+    free.fill(expected)
+    assert row.tolist() == expected.tolist()
+    assert state.advance(TINY.index("0"))
