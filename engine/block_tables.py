@@ -144,6 +144,15 @@ class BlockTables:
                 table.extend(self.pool.allocate(n_blocks - len(table)))
                 request.frozen_tables = ()
 
+    def shrink(self, request: Request) -> None:
+        """Give back the blocks that hold none of the request's tokens: those of a draft that was rejected."""
+        n_blocks = self.pool.blocks_for(len(request.tokens))
+        for table in self._tables(request):
+            if len(table) > n_blocks:
+                self.pool.release(table[n_blocks:])
+                del table[n_blocks:]
+                request.frozen_tables = ()
+
     def announce(self, request: Request, end: int) -> None:
         """The step which is being made computes the request up to `end`: let others share what it fills."""
         n_full = min(end, len(request.tokens)) // self.pool.block_size
@@ -191,12 +200,14 @@ class BlockTables:
         request.blocks, request.other_blocks, request.frozen_tables = [], [], ()
         request.computed = request.registered = 0
 
-    def check_integrity(self, requests: Iterable[Request]) -> None:
-        """Raise RuntimeError unless every block is accounted for, and every table holds what its window shows."""
+    def check_integrity(self, requests: Iterable[Request], guests: Iterable[Request] = ()) -> None:
+        """Raise RuntimeError unless every block is accounted for, and every table holds what its window shows. guests:
+        requests whose tokens after `n_prompt` may be taken back, so that nothing behind those windows is missing."""
         live = list[list[int]]()
-        for request in requests:
+        ends = [*((request, request.computed) for request in requests), *((guest, guest.n_prompt) for guest in guests)]
+        for request, end in ends:
             for group, table in zip(self.groups, self._tables(request), strict=False):
-                first = group.first_kept(request.computed) // self.pool.block_size
+                first = group.first_kept(end) // self.pool.block_size
                 live.append(table[first:])
                 if NULL_BLOCK in live[-1] or any(block != NULL_BLOCK for block in table[:first]):
                     raise RuntimeError(

@@ -157,12 +157,13 @@ class EngineClient:
         priority: int = 0,
         deadline_s: float | None = None,
         salt: str = "",
+        prediction: Sequence[int] = (),
     ) -> AsyncGenerator[Delta | Finished, None]:
         """Generate: deltas, then exactly one Finished, or an exception.
 
-        tokens or handle: a prompt, or a prepared one; a handle whose engine is gone is computed anew, unseen. Closing
-        the generator early cancels the request. Raises ConstraintRefused, CompileTimeout, RequestRefused, EngineDied,
-        EngineError.
+        tokens or handle: a prompt, or a prepared one; a handle whose engine is gone is computed anew, unseen.
+        prediction: tokens that the answer is expected to have, see Submit. Closing the generator early cancels the
+        request. Raises ConstraintRefused, CompileTimeout, RequestRefused, EngineDied, EngineError.
         """
         held = self._held.pop(handle, None) if handle is not None else None
         if handle is not None and held is None:
@@ -182,6 +183,7 @@ class EngineClient:
                 priority=priority,
                 deadline_s=deadline_s,
                 salt=held.salt if held is not None else salt,
+                prediction=list(prediction),
             )
             try:
                 async with contextlib.aclosing(self._stream(command, key)) as events:

@@ -3,15 +3,16 @@
     request     tail        logits rows     draws              accepted
     plain       -           x               5                  5
     drafted     7 8 9       x x x x         7 8 4 1            7 8 4      the draft was right twice; 4 corrects it
+    a tree      7 8, 7 9    x x x x         7 9 . 2            7 9 2      of two guesses after 7, the second
     chunk       -           none
     prepared    -           x               none: the logits are kept until the request goes on
 
 A draft is verified by drawing at each of its positions with the noise that sampling one token at a time would have used
 there, and comparing. So the output is the same with and without drafts, at any temperature (the coupled form; Daliri,
-Musco and Suresh, 2024, "drafter-invariant").
+Musco and Suresh, 2024, "drafter-invariant"). The other form is rejection sampling: see ratio_draws.
 """
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,9 +21,12 @@ import torch
 from engine.generation import Generation
 from engine.guarded_matcher import GrammarFault
 from engine.plan import Row, StepPlan
-from engine.request import Request
+from engine.ratio_draws import RatioDraws
+from engine.request import DraftCounts, Request
 from engine.sampler import Draws, PreparedDraws, Sampler
 from engine.sampling_row import SampledToken, SamplingRow
+from engine.speculation.config import Verification
+from engine.tail import Tail, Taken
 from kernels.staging import to_device
 
 __all__ = ["StepDraws"]
@@ -50,11 +54,14 @@ class _Source:
 
 @dataclass(slots=True)
 class _Span:
-    """The draws of one request: `count` from number `first` of the step's on."""
+    """The draws of one request: `count` from number `first` of the step's on, or what is verified by its ratio as
+    number `first` of that."""
 
     generation: Generation
     first: int
-    count: int
+    count: int = 1
+    tail: Tail | None = None
+    is_ratio: bool = False
 
 
 class StepDraws:
@@ -71,8 +78,10 @@ class StepDraws:
         generations: Mapping[str, Generation],
         kept: MutableMapping[str, torch.Tensor],
         sampler: Sampler,
+        verification: Verification = "coupled",
     ) -> None:
-        """kept: by request id, the logits [vocab] of prepared requests; those of resumed ones are taken out."""
+        """kept: by request id, the logits [vocab] of prepared requests; those of resumed ones are taken out.
+        verification: of drafts at a temperature above 0; at 0 both forms are the same."""
         self.prepared: list[tuple[Row, torch.Tensor]] = []
         self.faults: dict[str, GrammarFault] = {}
         self._sources: list[_Source] = []
@@ -93,6 +102,8 @@ class StepDraws:
         self._kept: list[torch.Tensor] = []
         self._draws: Draws | None = None
         self._drawn: list[SampledToken] = []
+        self._ratio = RatioDraws(sampler.other) if verification == "ratio" else None
+        self._taken: list[list[Taken]] = []  # of those that are verified by their ratio
 
     @property
     def generations(self) -> list[Generation]:
@@ -104,9 +115,19 @@ class StepDraws:
         """What was drawn, int64 [n_draws], perhaps not computed yet; None where nothing was."""
         return None if self._draws is None else self._draws.tokens
 
+    @property
+    def has_tails(self) -> bool:
+        """Whether drafts are verified, so that the tokens must be read before the next step is known."""
+        return any(span.tail is not None for span in self._spans)
+
     def awaited(self) -> dict[str, int]:
-        """By request id, which draw is the next token of those that go on after it. Not for drafts."""
-        return {span.generation.request.id: span.first for span in self._spans if span.generation.n_left > 1}
+        """By request id, which draw is the next token of those that go on after it. None with a draft is among them:
+        which of its draws is the last one is not known yet."""
+        return {
+            span.generation.request.id: span.first
+            for span in self._spans
+            if span.tail is None and span.generation.n_left > 1
+        }
 
     def fill_masks(self) -> None:
         """Find what is drawn, and under which masks; what the device needs for that is on its way to it then."""
@@ -114,20 +135,13 @@ class StepDraws:
             generation = source.generation
             if generation is None or not source.is_wanted:
                 continue
-            tail = generation.request.tail
+            generation.n_tail, generation.path, generation.verdicts = 0, (), []
             try:
-                masks = _masks(generation, tail)
+                self._fill(source, generation)
             except GrammarFault as fault:
                 self.faults[generation.request.id] = fault
-                continue
-            count = len(masks)
-            self._spans.append(_Span(generation, len(self._rows), count))
-            self._rows += [generation.sampling_row(tail[:index], mask) for index, mask in enumerate(masks)]
-            first = source.first
-            if source.kept is not None:
-                first = self._n_logits + len(self._kept)
-                self._kept.append(source.kept)
-            self._picked += range(first, first + count)
+        if self._ratio is not None:
+            self._ratio.prepare()
         if self._rows:
             self._prepared = self._sampler.prepare(self._rows)
 
@@ -139,6 +153,8 @@ class StepDraws:
             for source in self._sources
             if source.generation is None and source.row is not None
         ]
+        if self._ratio is not None:
+            self._ratio.draw(logits)
         if self._prepared is None:
             return
         if self._kept:
@@ -151,35 +167,75 @@ class StepDraws:
         """Wait for the tokens."""
         if self._draws is not None:
             self._drawn = self._draws.read()
+        if self._ratio is not None:
+            self._taken = self._ratio.read()
 
     def accept(self) -> None:
         """Give each request the tokens that its draws verify."""
         for span in self._spans:
             try:
-                _accept(span.generation, self._drawn[span.first : span.first + span.count])
+                if span.tail is None:
+                    _take(span.generation, self._drawn[span.first])
+                elif span.is_ratio:
+                    _accept(span.generation, span.tail, self._taken[span.first])
+                else:
+                    drawn = self._drawn[span.first : span.first + span.count]
+                    _accept(span.generation, span.tail, span.tail.follow(drawn))
             except GrammarFault as fault:
                 self.faults[span.generation.request.id] = fault
 
+    def _fill(self, source: _Source, generation: Generation) -> None:
+        """Find the draws of one request."""
+        first = source.first
+        if not generation.request.tail:
+            matcher = generation.matcher
+            row = generation.sampling_row((), None if matcher is None else matcher.mask)
+            if source.kept is not None:
+                first = self._n_logits + len(self._kept)
+                self._kept.append(source.kept)
+            self._spans.append(_Span(generation, len(self._rows)))
+            self._rows.append(row)
+            self._picked.append(first)
+            return
+        tail = Tail(generation, self._sampler.vocab_size)
+        rows, picked = tail.rows(generation), [first, *(first + 1 + node for node in tail.nodes)]
+        if self._ratio is not None and not rows[0].is_greedy:
+            self._spans.append(_Span(generation, len(self._ratio), tail=tail, is_ratio=True))
+            self._ratio.add(tail, rows, picked)
+            return
+        self._spans.append(_Span(generation, len(self._rows), len(rows), tail))
+        self._rows += rows
+        self._picked += picked
 
-def _masks(generation: Generation, tail: Sequence[int]) -> Sequence[np.ndarray | None]:
-    """The mask of each draw. What follows an illegal token of the tail is never reached."""
-    matcher = generation.matcher
-    if matcher is None:
-        return [None] * (1 + len(tail))
-    return list(matcher.masks_along(tail)) if tail else (matcher.mask,)
+
+def _take(generation: Generation, sampled: SampledToken) -> None:
+    if sampled.token_id < 0:
+        raise GrammarFault("the grammar allows no token at all here: a fault of its backend")
+    generation.accept(sampled.token_id, sampled.logprob)
 
 
-def _accept(generation: Generation, drawn: Sequence[SampledToken]) -> None:
-    tail = generation.request.tail
-    n_tail = 0
-    for token in drawn:
-        if token.token_id < 0:
-            raise GrammarFault("the grammar allows no token at all here: a fault of its backend")
-        generation.accept(token.token_id, token.logprob)
-        if generation.reason is not None or n_tail >= len(tail) or tail[n_tail] != token.token_id:
-            break
-        n_tail += 1
-    generation.n_tail = n_tail
-    timeline = generation.request.timeline
-    timeline.drafted_tokens += len(tail)
-    timeline.accepted_tokens += n_tail
+def _accept(generation: Generation, tail: Tail, taken: Iterable[Taken]) -> None:
+    """Give a request the tokens that were verified, until something ends it, and count them."""
+    timeline, draft = generation.request.timeline, tail.draft
+    timeline.drafted_tokens += len(tail.tokens)
+    counts = list[DraftCounts]()
+    if draft is not None:
+        sources = draft.tree.sources[: len(tail.tokens)]
+        counts = [timeline.drafts.setdefault(source.value, DraftCounts()) for source in sources]
+    for count in counts:
+        count.drafted += 1
+    node, path, children, verdicts = -1, list[int](), tail.children, generation.verdicts
+    try:
+        for sampled, child, is_followed in taken:
+            for each in children.get(node, ()):
+                verdicts.append((each, each == child))
+            _take(generation, sampled)
+            if generation.reason is not None or child is None or not is_followed:
+                break
+            path.append(child)
+            node = child
+    finally:  # what came before a fault is committed
+        generation.path, generation.n_tail = tuple(path), len(path)
+        timeline.accepted_tokens += len(path)
+        for child in path[: len(counts)]:
+            counts[child].accepted += 1

@@ -3,7 +3,7 @@
 import itertools
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -13,12 +13,13 @@ from engine.messages import Cancel, Delta, Failed, Finished, Submit, as_exceptio
 from engine.pair import LoadedEngine, load_engine
 from engine.pair_config import InstanceOptions, PairConfig
 from engine.request import EngineError, FinishReason, RequestTimeline, SamplingParams, TokenLogprob
+from engine.speculation.config import SpeculationConfig
 from engine.tokenizer import Tokenizer
 from grammars.constraint import Constraint
 
 __all__ = ["Engine", "GenerationResult"]
 
-_MODEL = "model"
+_MODEL, _DRAFTER = "model", "drafter"
 Prompt = str | list[int]
 T = TypeVar("T")
 
@@ -74,8 +75,12 @@ class Engine:
         torch_threads: int | None = None,
         forced_tokens: bool = True,
         prefix_cache: bool = True,
+        drafter: str | Path | None = None,
+        speculation: SpeculationConfig | None = None,
     ) -> "Engine":
         """Load a Hugging Face checkpoint folder. The options are those of EngineConfig, PairConfig and InstanceOptions.
+        drafter: the folder of a smaller model with the same tokenizer that drafts for this one. speculation: how drafts
+        are made; its drafters are set here.
 
         Raises FileNotFoundError, ValueError or CheckpointError, naming what is wrong with the checkpoint or an option.
         """
@@ -86,11 +91,17 @@ class Engine:
             max_model_len=max_model_len,
             quantize=quantize,
             invariant=invariant,
+            state_layers=(),  # nothing is prepared through this interface
             cache=cache or CacheConfig(),
             scheduler=scheduler or SchedulerConfig(),
         )
         options = InstanceOptions(forced_tokens=forced_tokens, prefix_cache=prefix_cache)
-        return cls(load_engine(PairConfig({_MODEL: config}, torch_threads=torch_threads, options=options)))
+        models, drafts = {_MODEL: config}, speculation or SpeculationConfig()
+        if drafter is not None:
+            models[_DRAFTER] = replace(config, path=Path(drafter), quantize="none")
+            drafts = replace(drafts, drafters={_MODEL: _DRAFTER})
+        pair = PairConfig(models, torch_threads=torch_threads, options=options, speculation=drafts)
+        return cls(load_engine(pair))
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -4,12 +4,14 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 
 from engine.detokenizer import IncrementalDecoder, StopMatch, StopMatcher
 from engine.guarded_matcher import GuardedMatcher
 from engine.messages import Delta, Finished
 from engine.request import FinishReason, Request, SamplingParams, TokenLogprob
 from engine.sampling_row import SamplingRow
+from engine.speculation.draft import Draft
 
 __all__ = ["Generation"]
 
@@ -33,17 +35,26 @@ class Generation:
         end_ids: frozenset[int],
         window: int,
         matcher: GuardedMatcher | None = None,
+        prediction: Sequence[int] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """prediction: see Submit."""
         self.id, self.request, self.params, self.seed, self.matcher = id, request, params, seed, matcher
         self.output: list[int] = []
         self._prompt = request.tokens[: request.n_prompt]
         self.reason: FinishReason | None = None
-        self.n_tail = 0  # how many tokens of its tail the latest step verified
+        self.prediction = prediction
+        self.draft: Draft | None = None  # where the tail of the coming step comes from
+        # Of the latest step: how many tokens of its tail were verified; which ones; and of every node that was reached,
+        # its number in the tail and whether it was verified.
+        self.n_tail = 0
+        self.path: tuple[int, ...] = ()
+        self.verdicts: list[tuple[int, bool]] = []
         self._decoder, self._clock = decoder, clock
         self._stops = StopMatcher(params.stop, include_stop=params.include_stop_str)
         self._stop_match: str | int | None = None
-        self._end_ids, self._ends = end_ids, tuple(end_ids)
+        self.hidden: torch.Tensor | None = None  # [hidden_size] that the newest token was drawn from, where it is kept
+        self.end_ids, self._ends = end_ids, tuple(end_ids)
         room = window - request.n_prompt
         self._max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
         self._sent: list[str] = []
@@ -56,11 +67,13 @@ class Generation:
         """Tokens that may still come."""
         return self._max_tokens - len(self.output)
 
-    def sampling_row(self, drafted: Sequence[int], mask: np.ndarray | None) -> SamplingRow:
-        """What decides the token after the answer so far and `drafted`."""
+    def sampling_row(
+        self, drafted: Sequence[int], mask: np.ndarray | None, params: SamplingParams | None = None
+    ) -> SamplingRow:
+        """What decides the token after the answer so far and `drafted`. params: other ones than the request's."""
         n_output = len(self.output) + len(drafted)
         return SamplingRow(
-            params=self.params,
+            params=params or self.params,
             seed=self.seed,
             position=self.request.n_prompt + n_output,
             n_output=n_output,
@@ -87,7 +100,7 @@ class Generation:
             self._logprobs.append(logprob)
         if self.matcher is not None:
             self.matcher.advance(token)
-        if token in self._end_ids:
+        if token in self.end_ids:
             self.end(FinishReason.STOP)
         elif token in self.params.stop_token_ids:
             self._stop_match = token

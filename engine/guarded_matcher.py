@@ -10,6 +10,7 @@ import torch
 from engine.cpu_clock import CpuClock
 from engine.mask_budget import MaskBudget
 from engine.request import EngineError
+from engine.trial_walk import TrialWalk
 from grammars.errors import MatcherFailed
 
 __all__ = ["GrammarFault", "GrammarTooSlow", "GuardedMatcher", "TokenMatcher"]
@@ -44,6 +45,9 @@ class TokenMatcher(Protocol):
 
     def forced(self) -> int | None:
         """The only token that may come next, if there is just one; the end token counts."""
+
+    def forced_bytes(self) -> bytes:
+        """Bytes that every continuation begins with; none where the text may end here."""
 
     def trial(self, tail: Sequence[int]) -> tuple[torch.Tensor, int]:
         """(masks int32 [n + 1, n_words], n): the mask before each of the `n` leading tokens that are legal, and
@@ -134,6 +138,66 @@ class GuardedMatcher:
         self._charge(time.thread_time() - began_cpu, len(masks))
         return masks.numpy()
 
+    def masks_of_tree(self, tokens: Sequence[int], parents: Sequence[int]) -> tuple[np.ndarray, list[bool]]:
+        """The masks before a tree of tokens and after each of its nodes, int32 [1 + n, n_words], and which nodes are
+        legal; what follows an illegal one is not, and has a mask of zeros.
+
+        parents: of each node, before it, -1 for the position of the matcher. An end token counts as illegal, as in
+        `masks_along`. The state is left as it was, whatever happens.
+        """
+        n = len(tokens)
+        masks, is_legal = np.zeros((1 + n, len(self._mask)), dtype=np.int32), [False] * n
+        masks[0] = self.mask
+        children, depth = children_of(parents), [0] * (1 + n)  # by 1 + node
+        walk = self.walk()
+        at, todo = 0, list(children.get(-1, ()))
+        while todo:  # depth first: whatever is open lies on one path
+            node = todo.pop()
+            parent = 1 + parents[node]
+            if not self._may_follow(masks[parent], tokens[node]):
+                continue
+            if at > depth[parent]:
+                walk.back(at - depth[parent], masks[parent])
+                at = depth[parent]
+            if walk.advance(tokens[node]):
+                at += 1
+                depth[1 + node], is_legal[node], masks[1 + node] = at, True, walk.mask
+                todo += children.get(node, ())
+        walk.close()
+        self.note_walk(walk)
+        return masks, is_legal
+
+    def legal_nodes(self, tokens: Sequence[int], parents: Sequence[int], masks: np.ndarray) -> list[bool]:
+        """Which nodes of a tree are legal by masks that are known, as `masks_of_tree` returns them."""
+        is_legal = list[bool]()
+        for token, parent in zip(tokens, parents, strict=True):
+            is_reached = parent == -1 or (0 <= parent < len(is_legal) and is_legal[parent])
+            is_legal.append(is_reached and self._may_follow(masks[1 + parent], token))
+        return is_legal
+
+    def _may_follow(self, mask: np.ndarray, token: int) -> bool:
+        return allows(mask, token) and token not in self._end_ids
+
+    def walk(self) -> TrialWalk:
+        """Lead the matcher along a draft that is being made; nothing else may be asked until the walk is closed. Then
+        `note_walk` counts what it took."""
+        return TrialWalk(self._matcher, self.mask.copy(), self._end_ids, _fault)
+
+    def note_walk(self, walk: TrialWalk) -> None:
+        """Count the masks of a walk that is closed. Raises GrammarTooSlow."""
+        self.fill_s += walk.cpu_s
+        if walk.n_masks:
+            self._charge(walk.cpu_s, walk.n_masks)
+
+    def forced_text(self) -> bytes:
+        """Bytes that must come next, as far as the backend sees; they may have several spellings in tokens."""
+        try:
+            return self._matcher.forced_bytes()
+        except MatcherFailed:  # its mask may be found all the same
+            return b""
+        except Exception as error:
+            raise _fault(error) from error
+
     def only_token(self) -> int | None:
         """The only token that the mask allows, if there is just one and it is no end token."""
         if not self._is_filled:
@@ -168,6 +232,21 @@ class GuardedMatcher:
             return method()
         except Exception as error:
             raise _fault(error) from error
+
+
+def allows(mask: np.ndarray, token: int) -> bool:
+    """Whether a mask int32 [n_words] holds a token, which may be any number."""
+    return 0 <= token < 32 * len(mask) and bool(mask.item(token >> 5) >> (token & 31) & 1)
+
+
+def children_of(parents: Sequence[int]) -> dict[int, list[int]]:
+    """By node, and -1 for what is before all of them, the nodes that follow; those whose parent is no node before them
+    follow nothing."""
+    children = dict[int, list[int]]()
+    for node, parent in enumerate(parents):
+        if -1 <= parent < node:
+            children.setdefault(parent, []).append(node)
+    return children
 
 
 def _fault(error: Exception) -> GrammarFault:

@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -26,7 +26,9 @@ from engine.runner import ModelRunner, RunnerOutput
 from engine.sampler import Sampler
 from engine.sampling_row import check_token_ids
 from engine.scheduler import Scheduler
-from engine.speculation.proposer import DraftTree, Proposer
+from engine.speculation.config import Verification
+from engine.speculation.draft_model import DraftModel
+from engine.speculation.speculator import Speculator
 from engine.stats import Counters
 from engine.tokenizer import Tokenizer
 
@@ -46,11 +48,11 @@ class ModelInstance:
         cost_model: CostModel,
         end_ids: frozenset[int],
         options: InstanceOptions | None = None,
-        proposer: Proposer | None = None,
+        verification: Verification = "coupled",
         thread: Executor | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """proposer: where drafts come from (None: nowhere). thread: computes the forward passes (None: the caller
+        """verification: of drafts, see SpeculationConfig. thread: computes the forward passes (None: the caller
         does)."""
         self.info, self.counters = info, Counters()
         self._options = options or InstanceOptions()
@@ -67,9 +69,11 @@ class ModelInstance:
         )
         self._sampler = Sampler(runner.kernels, runner.config.vocab_size, runner.device, scheduler.rows)
         self.cost_model = cost_model
-        self._proposer, self._thread = proposer, thread
-        # A draft follows the newest token, so it would have to be awaited.
-        self._runs_ahead = self._options.depth(runs_beside=runner.runs_beside) > 0 and proposer is None
+        self._thread, self._verification = thread, verification
+        self.speculator: Speculator | None = None
+        """Where drafts come from; set once, before the first request, by whoever loads the models: a draft model is
+        another instance."""
+        self._runs_ahead = self._options.depth(runs_beside=runner.runs_beside) > 0
         self._flight: Flight | None = None
         self._requests: dict[str, Request] = {}
         self._generations: dict[str, Generation] = {}  # by request id
@@ -81,6 +85,22 @@ class ModelInstance:
         if self._runner.runs_beside:
             self._sampler.warm_up()
 
+    def draft_model(self, thread: Executor | None, *, vocab_size: int, wants_distributions: bool) -> DraftModel:
+        """This model as one that drafts for another, over its own pages and what its prefix cache holds. thread: that
+        of the forward passes. vocab_size: of the other. wants_distributions: see DraftModel."""
+        return DraftModel(
+            self._runner,
+            self.scheduler.guests,
+            Sampler(self._runner.kernels, vocab_size, self._runner.device, self.scheduler.max_running),
+            window=self.scheduler.window,
+            vocab_size=vocab_size,
+            root_key=self.root_key,
+            n_hosts=lambda: self.scheduler.n_running,
+            cost_model=self.cost_model,
+            thread=thread,
+            wants_distributions=wants_distributions,
+        )
+
     @property
     def has_work(self) -> bool:
         """Whether a step would compute something, or end one that is under way."""
@@ -90,7 +110,8 @@ class ModelInstance:
     def busy_s(self) -> float:
         """Seconds that all steps so far have taken, those of forward passes under other models' steps included."""
         counted = self.counters
-        return counted.schedule_s + counted.forward_s + counted.mask_s + counted.sample_s + counted.bookkeeping_s
+        parts = (counted.schedule_s, counted.forward_s, counted.mask_s, counted.sample_s, counted.bookkeeping_s)
+        return sum(parts) + counted.draft_s
 
     @property
     def n_live(self) -> int:
@@ -130,6 +151,7 @@ class ModelInstance:
             check_token_ids(command.params, self._runner.config.vocab_size)
         except ValueError as error:
             raise RequestRefused("bad_token", str(error)) from error
+        self._check_tokens(command.prediction, "the prediction")
         deadline_s = None if command.deadline_s is None else self._clock() + command.deadline_s
         if command.handle is not None:
             if not self.holds(command.handle):
@@ -195,15 +217,26 @@ class ModelInstance:
             depth 1   (under way)  masks N   draw N   launch N + 1   collect N
 
         With depth 1, what the host does with the tokens of a step lies beside the forward pass of the next one. That
-        one takes its tokens from where they were drawn, so it can be launched before the host has seen them.
+        one takes its tokens from where they were drawn, so it can be launched before the host has seen them. A draft
+        follows the newest token, so a step with drafts is never launched ahead.
         """
         flight, self._flight = self._flight, None
-        if flight is None:
-            flight = self._launch(self._scheduled(self.scheduler.schedule), pulse)
-        else:
+        if flight is not None:
             pulse.beat(flight.ids, self.cost_model.seconds(flight.cost))
+            return self._finish(flight, pulse)
+        failed_drafts = self._draft()
+        began = time.perf_counter()
+        flight = self._launch(self._scheduled(self.scheduler.schedule), pulse)
         if flight is None:
-            return []
+            return failed_drafts
+        events = self._finish(flight, pulse)
+        if self.speculator is not None:
+            self.speculator.learn_step(flight.plan, flight.forward.seconds, time.perf_counter() - began)
+        return failed_drafts + events
+
+    def _finish(self, flight: Flight, pulse: Pulse) -> list[Event]:
+        """Draw the tokens of a step that is under way, launch the next one where that needs none of them, and end
+        it."""
         began = time.perf_counter()
         draws = flight.draws
         draws.fill_masks()
@@ -217,11 +250,34 @@ class ModelInstance:
             self.counters.launch_s += time.perf_counter() - computed
         else:
             self.counters.sample_s += time.perf_counter() - computed
-        if self._runs_ahead and len(draws.generations) == self.scheduler.n_running:
+        if self._may_run_ahead(draws):
             awaited = draws.awaited()
             plan = self._scheduled(lambda: self.scheduler.schedule_ahead(awaited))
             self._flight = self._launch(plan, pulse, draws.tokens)
         return self._collect(flight, output)
+
+    def _may_run_ahead(self, draws: StepDraws) -> bool:
+        generations = draws.generations
+        if not self._runs_ahead or len(generations) != self.scheduler.n_running:
+            return False
+        if any(generation.request.tail for generation in generations):
+            return False
+        return self.speculator is None or self.speculator.may_run_ahead()
+
+    def _draft(self) -> list[Event]:
+        """Let the requests that yield a token in the coming step have drafts; returns the end of those that a grammar's
+        backend failed for."""
+        if self.speculator is None:
+            return []
+        streams = [
+            generation
+            for request in self.scheduler.streams()
+            if (generation := self._generations.get(request.id)) is not None and generation.output
+        ]
+        if not streams:
+            return []
+        faults = self.speculator.draft(streams)
+        return [self._fail(self._generations[request_id], fault) for request_id, fault in faults.items()]
 
     def stats(self) -> dict[str, Any]:
         """The counters, and under names ending in `_now` what is true at this moment."""
@@ -255,7 +311,7 @@ class ModelInstance:
         cost = self.cost_model.step(plan.rows)
         ids = tuple(self._client_id(row.request_id) for row in plan.rows)
         pulse.beat(ids, self.cost_model.seconds(cost))
-        draws = StepDraws(plan, self._requests, self._generations, self._kept, self._sampler)
+        draws = StepDraws(plan, self._requests, self._generations, self._kept, self._sampler, self._verification)
         gpu = self._runner.device if self._runner.runs_beside else None
         forward = Forward(lambda: self._runner.run(plan, drawn), self._thread, gpu=gpu)
         return Flight(plan, ids, cost, draws, forward)
@@ -270,12 +326,17 @@ class ModelInstance:
         result = StepResult(flight.plan.step_id)
         mask_s = 0.0
         for generation in draws.generations:
-            counters.tokens_drafted += len(generation.request.tail)
-            counters.tokens_accepted += generation.n_tail
+            if self.speculator is not None:
+                self.speculator.learn(generation)
             self._force(generation, draws.faults)
-            result.accepted[generation.request.id] = Accepted(tuple(generation.uncommitted()), generation.n_tail)
+            tokens = tuple(generation.uncommitted())
+            result.accepted[generation.request.id] = Accepted(tokens, generation.n_tail, generation.path)
             mask_s += generation.note_mask_s()
+        if settled := self._verified(flight.plan, result):
+            self._runner.settle(settled)
         self.scheduler.commit(result)
+        if output.hidden is not None:
+            self._keep_hidden(flight.plan, output.hidden)
         self.cost_model.observe(flight.cost, flight.forward.seconds)
         events: list[Event] = [self._prepared(row, logits, output) for row, logits in draws.prepared]
         events += [self._fail(self._generations[request_id], fault) for request_id, fault in draws.faults.items()]
@@ -293,18 +354,41 @@ class ModelInstance:
         counters.bookkeeping_s += time.perf_counter() - read - mask_s
         return events
 
+    def _keep_hidden(self, plan: StepPlan, hidden: torch.Tensor) -> None:
+        """Note for each request in a step what its newest token was drawn from, unless others were forced after it."""
+        first = 0
+        for row in plan.rows:
+            generation = self._generations.get(row.request_id)
+            if generation is not None and row.n_logits:
+                last = first + (1 + generation.path[-1] if generation.path else 0)
+                generation.hidden = hidden[last].clone() if generation.request.remaining == 1 else None
+            first += row.n_logits
+
+    @staticmethod
+    def _verified(plan: StepPlan, result: StepResult) -> list[tuple[Row, tuple[int, ...]]]:
+        """The rows of a step that had a tail, with what of it was verified."""
+        nothing = Accepted(())
+        return [(row, result.accepted.get(row.request_id, nothing).path) for row in plan.rows if row.n_logits > 1]
+
     def _request(self, request_id: str, tokens: list[int], salt: str) -> Request:
+        self._check_tokens(tokens, "the prompt")
+        return Request(request_id, list(tokens), root_key=self.root_key(salt), salt=salt)
+
+    def _check_tokens(self, tokens: Sequence[int], where: str) -> None:
         vocab_size = self._runner.config.vocab_size
         strange = next((token for token in tokens if not 0 <= token < vocab_size), None)
         if strange is not None:
-            raise RequestRefused("bad_token", f"token id {strange} is not in the vocabulary: use 0 to {vocab_size - 1}")
-        root = root_key(
+            message = f"token id {strange} of {where} is not in the vocabulary: use 0 to {vocab_size - 1}"
+            raise RequestRefused("bad_token", message)
+
+    def root_key(self, salt: str) -> bytes:
+        """The key above all blocks of a tenant: see blocks.root_key."""
+        return root_key(
             salt=salt,
             fingerprint=self.info.fingerprint,
             kv_format=f"{self.info.dtype} {self.info.kv_dtype}",
             position_scheme=self._runner.config.position_scheme(self.info.max_model_len),
         )
-        return Request(request_id, list(tokens), root_key=root)
 
     def _begin(self, command: Submit, request: Request, matcher: TokenMatcher | None) -> Generation:
         """Set up what the client will see; tokens that the grammar forces at the very start are taken at once."""
@@ -320,6 +404,7 @@ class ModelInstance:
             end_ids=self.end_ids,
             window=self.scheduler.window,
             matcher=guarded,
+            prediction=command.prediction,
             clock=self._clock,
         )
         self._generations[request.id] = self._by_submit[command.id] = generation
@@ -346,16 +431,6 @@ class ModelInstance:
         except GrammarFault as fault:
             faults[request_id] = fault
 
-    def _propose(self, generation: Generation) -> None:
-        """Give a request that waits for its next token a draft of what follows."""
-        if self._proposer is None or generation.request.remaining != 1:
-            return
-        budget = min(self._options.max_draft, generation.n_left - 1)
-        draft = self._proposer.propose(generation.request, budget) if budget > 0 else DraftTree()
-        if not draft.is_chain:
-            raise ValueError("the proposer drafted a tree: only chains can be verified")
-        generation.request.tail = list(draft.tokens)
-
     def _prepared(self, row: Row, logits: torch.Tensor, output: RunnerOutput) -> Prepared:
         request = self._requests[row.request_id]
         if request.logits_kept:
@@ -381,7 +456,7 @@ class ModelInstance:
         )
 
     def _events_of(self, generations: list[Generation]) -> list[Event]:
-        """What is new for the clients of these; those that are over are forgotten, the others may get a draft."""
+        """What is new for the clients of these; those that are over are forgotten."""
         events: list[Event] = []
         for generation in generations:
             if generation.id not in self._by_submit:
@@ -390,7 +465,6 @@ class ModelInstance:
                 self.counters.tokens_generated += len(delta.token_ids)
                 events.append(delta)
             if generation.reason is None:
-                self._propose(generation)
                 continue
             try:
                 events.append(generation.finished())
@@ -413,6 +487,8 @@ class ModelInstance:
         generation = self._generations.pop(request.id, None)
         if generation is not None:
             del self._by_submit[generation.id]
+            if self.speculator is not None:
+                self.speculator.forget(generation)
 
     def _client_id(self, request_id: str) -> str:
         """What the client calls a request: a generation that continues a prefill has an id of its own."""

@@ -43,6 +43,8 @@ class Submit(msgspec.Struct, frozen=True, tag="submit", kw_only=True):
     """Generate. Exactly one of `tokens` and `handle` is set; `handle` continues a prepared request on its model.
 
     priority: higher runs first. deadline_s: seconds from arrival, None is none. salt: scopes the prefix cache (tenant).
+    prediction: tokens of the answer that somebody expects (a client, or a smaller model whose answer was not good
+    enough); what of it the model would have said anyway is verified instead of generated. It never changes the answer.
     """
 
     id: str
@@ -54,6 +56,7 @@ class Submit(msgspec.Struct, frozen=True, tag="submit", kw_only=True):
     priority: int = 0
     deadline_s: float | None = None
     salt: str = ""
+    prediction: list[int] = []
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):

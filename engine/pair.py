@@ -3,7 +3,7 @@ vocabulary."""
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -24,7 +24,13 @@ from engine.messages import ModelInfo, Ready
 from engine.pair_config import InstanceOptions, PairConfig
 from engine.platform import Platform, resolve_device
 from engine.runner import ModelRunner
-from engine.speculation.proposer import Proposer
+from engine.speculation.config import SpeculationConfig, Verification
+from engine.speculation.controller import Controller
+from engine.speculation.forced import ForcedProposer
+from engine.speculation.ngram import NGramProposer
+from engine.speculation.prediction import PredictionProposer
+from engine.speculation.proposer import Proposer, Source
+from engine.speculation.speculator import Speculator
 from engine.tokenizer import Tokenizer
 from grammars import GrammarCompiler
 from grammars.probe import ProbeLimits
@@ -75,9 +81,10 @@ class LoadedEngine:
 
 
 def load_engine(
-    config: PairConfig, proposers: Mapping[str, Proposer] | None = None, platform: Platform | None = None
+    config: PairConfig, proposers: Mapping[str, Sequence[Proposer]] | None = None, platform: Platform | None = None
 ) -> LoadedEngine:
-    """Load every model. proposers: by model name, where its drafts come from. platform: where to compute (None: on the
+    """Load every model. proposers: by model name, what drafts for it beside the sources of `config.speculation`, such
+    as heads on its hidden states. platform: where to compute (None: on the
     device that the models name).
 
     Raises FileNotFoundError, ValueError or CheckpointError, naming what is wrong with a checkpoint or an option, or
@@ -92,22 +99,29 @@ def load_engine(
         ) from error
 
 
-def _load_engine(config: PairConfig, proposers: Mapping[str, Proposer], platform: Platform | None) -> LoadedEngine:
+def _load_engine(
+    config: PairConfig, proposers: Mapping[str, Sequence[Proposer]], platform: Platform | None
+) -> LoadedEngine:
     began = time.perf_counter()
     if config.torch_threads is not None:
         torch.set_num_threads(config.torch_threads)
     options = config.options
     platform = platform or Platform.of(_device_of(config), graphs=options.graphs)
     models = {name: LoadedModel.load(engine, platform) for name, engine in config.models.items()}
-    caches = _size_caches(config, models, platform, {name: name in proposers for name in models})
+    plans = {name: _DraftPlan.of(config.speculation, proposers.get(name, ())) for name in models}
+    caches = _size_caches(config, models, platform, plans)
     # One thread for all models: forward passes side by side would share the cores and wait for each other.
     is_threaded = options.depth(runs_beside=platform.runs_beside) > 0 and not platform.runs_beside
     thread = ThreadPoolExecutor(1, "forward") if is_threaded else None
     instances = {
-        name: _build_instance(name, model, caches[name], options, proposers.get(name), platform, thread)
+        name: _build_instance(name, model, caches[name], options, plans[name], platform, thread)
         for name, model in models.items()
     }
     tokenizers = {name: model.tokenizer for name, model in models.items()}
+    for name, instance in instances.items():
+        drafter = instances.get(_drafter_of(name, config.speculation, tokenizers) or "")
+        speculator = _speculator(instance, drafter, tokenizers[name], config.speculation, plans[name].proposers, thread)
+        instance.speculator = speculator
     factories = _compiler_factories(tokenizers, instances, config.constraints)
     compiler = ConstraintCompiler(factories, config.compile_threads, config.constraints.compile_s)
     core = EngineCore(instances, compiler)
@@ -116,6 +130,61 @@ def _load_engine(config: PairConfig, proposers: Mapping[str, Proposer], platform
     differing = [comparison for comparison in comparisons if not comparison.is_shared]
     comparison = (differing or comparisons or [VocabularyComparison(first.vocab_size, None)])[0]
     return LoadedEngine(core, tokenizers, comparison, time.perf_counter() - began)
+
+
+@dataclass(frozen=True, slots=True)
+class _DraftPlan:
+    """What a model's steps have to be ready for. max_draft: nodes that follow one another (0: no drafts)."""
+
+    max_draft: int
+    width: int
+    verification: Verification
+    proposers: tuple[Proposer, ...]
+
+    @classmethod
+    def of(cls, config: SpeculationConfig, proposers: Sequence[Proposer]) -> "_DraftPlan":
+        is_on = bool(config.sources or proposers)
+        return cls(config.max_draft if is_on else 0, config.width, config.verification, tuple(proposers))
+
+
+def _drafter_of(name: str, config: SpeculationConfig, tokenizers: Mapping[str, Tokenizer]) -> str | None:
+    """The model that drafts for `name`, if there is one that speaks the same vocabulary."""
+    drafter = config.drafters.get(name)
+    if drafter is None or Source.DRAFT_MODEL not in config.sources:
+        return None
+    comparison = VocabularyComparison.of(tokenizers[name], tokenizers[drafter])
+    if comparison.is_shared:
+        return drafter
+    log.warning(
+        "%s cannot draft for %s: their tokenizers differ from token %d on", drafter, name, comparison.first_difference
+    )
+    return None
+
+
+def _speculator(
+    instance: ModelInstance,
+    drafter: ModelInstance | None,
+    tokenizer: Tokenizer,
+    config: SpeculationConfig,
+    extra: Sequence[Proposer],
+    thread: Executor | None,
+) -> Speculator | None:
+    """Where a model's drafts come from; None where there are none."""
+    free: dict[Source, Callable[[], Proposer]] = {
+        Source.FORCED: lambda: ForcedProposer(tokenizer),
+        Source.PREDICTION: PredictionProposer,
+        Source.NGRAM: NGramProposer,
+    }
+    proposers = [*extra, *(free[source]() for source in config.sources if source in free)]
+    if not proposers and drafter is None:
+        return None
+    draft_model = None
+    if drafter is not None:
+        draft_model = drafter.draft_model(
+            thread, vocab_size=instance.info.vocab_size, wants_distributions=config.verification == "ratio"
+        )
+    controller = Controller(instance.cost_model, None if draft_model is None else draft_model.predict_s)
+    return Speculator(config, proposers, controller, instance.counters, instance.info.vocab_size, draft_model)
 
 
 def _device_of(config: PairConfig) -> str:
@@ -129,19 +198,17 @@ def _device_of(config: PairConfig) -> str:
 
 
 def _size_caches(
-    config: PairConfig, models: Mapping[str, LoadedModel], platform: Platform, drafts: Mapping[str, bool]
+    config: PairConfig, models: Mapping[str, LoadedModel], platform: Platform, plans: Mapping[str, _DraftPlan]
 ) -> Mapping[str, CacheConfig]:
-    """The size of every model's cache, where it is known: what was asked for, or what is left of a GPU. drafts: by
-    model, whether it verifies any."""
+    """The size of every model's cache, where it is known: what was asked for, or what is left of a GPU. The pages in
+    which a model drafts are its own."""
     caches = {name: model.config.cache for name, model in models.items()}
     per_token = {name: model.bytes_per_token for name, model in models.items()}
     if config.kv_bytes is not None:
         return split_bytes(caches, per_token, config.kv_bytes)
     if platform.memory is None or all(cache.kv_bytes or cache.n_blocks for cache in caches.values()):
         return caches
-    needs = {
-        name: _needs(model, config.options.max_draft if drafts[name] else 0, platform) for name, model in models.items()
-    }
+    needs = {name: _needs(model, plans[name].max_draft, platform) for name, model in models.items()}
     return shared_caches(caches, per_token, needs, platform.memory, config.memory_share)
 
 
@@ -158,19 +225,28 @@ def _build_instance(
     model: LoadedModel,
     cache: CacheConfig,
     options: InstanceOptions,
-    proposer: Proposer | None,
+    drafts: _DraftPlan,
     platform: Platform,
     thread: Executor | None,
 ) -> ModelInstance:
     """thread: for forward passes; a GPU computes beside the step loop without one."""
     config, decoder = model.config, model.decoder
     shape = decoder.config
-    runner = ModelRunner(shape, decoder, cache, model.state_layers, is_invariant=config.invariant, platform=platform)
+    runner = ModelRunner(
+        shape,
+        decoder,
+        cache,
+        model.state_layers,
+        is_invariant=config.invariant,
+        platform=platform,
+        keeps_hidden=any(proposer.wants_hidden for proposer in drafts.proposers),
+    )
     runner.record(
         model.limits.rows,
         model.max_len,
-        0 if proposer is None else options.max_draft,
+        drafts.max_draft,
         lambda done, total: log.info("%s: %d of %d graphs recorded", name, done, total),
+        width=drafts.width,
     )
     *layers, head = (projection.n_bytes for projection in decoder.projections)
     weights = WeightBytes(sum(layers), head)
@@ -207,7 +283,7 @@ def _build_instance(
         cost_model=cost_model,
         end_ids=frozenset(end for end in ends if 0 <= end < shape.vocab_size),
         options=options,
-        proposer=proposer,
+        verification=drafts.verification,
         thread=thread,
     )
     instance.warm_up()

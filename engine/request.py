@@ -88,12 +88,26 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
                 raise ValueError(message)
 
 
+class DraftCounts(msgspec.Struct):
+    """Tokens that one proposer drafted, and how many of them the target took. The others were verified in vain."""
+
+    drafted: int = 0
+    accepted: int = 0
+
+    @property
+    def wasted(self) -> int:
+        """Tokens that were verified in vain."""
+        return self.drafted - self.accepted
+
+
 class RequestTimeline(msgspec.Struct, kw_only=True):
     """What happened to a request and when. Times are seconds of `time.monotonic()` in the engine's process; 0.0 is not
     yet.
 
     prompt_tokens = cached_tokens + computed_tokens, but for a preempted request, whose recomputation counts in
-    recomputed_tokens. cache_miss: why cached_tokens is not more; None until the request is admitted.
+    recomputed_tokens. cache_miss: why cached_tokens is not more; None until the request is admitted. drafts: by
+    `speculation.Source`, what was drafted and accepted; drafted_tokens and accepted_tokens are the sums. forced_tokens:
+    committed without asking the model, since the grammar allowed no other.
     """
 
     arrived_s: float = 0.0
@@ -108,6 +122,7 @@ class RequestTimeline(msgspec.Struct, kw_only=True):
     recomputed_tokens: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    drafts: dict[str, DraftCounts] = {}
     forced_tokens: int = 0
     preemptions: int = 0
     mask_s: float = 0.0
@@ -135,13 +150,14 @@ class RequestStatus(enum.Enum):
 class Request:
     """The scheduler's view of a request; core.py keeps what concerns text, sampling and constraints.
 
-    tokens: prompt and accepted output. tail: proposed tokens after them, which a step may reject. computed: the keys
+    tokens: prompt and accepted output. tail: proposed tokens after them, which a step may reject; tail_parents: of each
+    its parent in the tail, -1 for the last of tokens, or empty where the tail is a chain. computed: the keys
     and values of tokens[:computed] lie in `blocks`, and in `other_blocks` for the KV groups after the first, one list
     each; frozen_tables: both as tuples, or empty since they changed. `computed == len(tokens)` holds only while the
     logits of the last token are kept (`logits_kept`): a prepared request, until it goes on. keys: content keys of the
     first full blocks, each hashed once, of which `registered` are offered to the prefix cache. furthest: the end of
-    what was ever computed or cached, to tell recomputation from computation. rank: sorts requests as they are served,
-    lowest first; given by the scheduler.
+    what was ever computed or cached, to tell recomputation from computation. salt: the tenant's, see Submit. rank:
+    sorts requests as they are served, lowest first; given by the scheduler.
     """
 
     id: str
@@ -149,10 +165,12 @@ class Request:
     priority: int = 0
     deadline_s: float | None = None
     root_key: bytes = b""
+    salt: str = ""
     holds: bool = False
     wants_state: bool = False
     n_prompt: int = 0
     tail: list[int] = field(default_factory=list)
+    tail_parents: list[int] = field(default_factory=list)
     computed: int = 0
     blocks: list[int] = field(default_factory=list)
     other_blocks: list[list[int]] = field(default_factory=list)
@@ -170,6 +188,11 @@ class Request:
     def __post_init__(self) -> None:
         """Count the prompt."""
         self.n_prompt = self.n_prompt or len(self.tokens)
+
+    def clear_tail(self) -> None:
+        """Drop what was proposed."""
+        self.tail.clear()
+        self.tail_parents.clear()
 
     @property
     def remaining(self) -> int:

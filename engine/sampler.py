@@ -14,9 +14,10 @@ What the host knows of a step is on the device by the time the logits are, and w
 step is computed: nobody waits but `read`, for the tokens of its own step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,12 +28,14 @@ from engine.request import SamplingParams, TokenLogprob
 from engine.sampling_row import GREEDY_BELOW, SampledToken, SamplingRow
 from kernels import Kernels, kernels_for
 from kernels.noise import noise_keys
+from kernels.reference import edited_and_masked
 from kernels.sampling_batch import LogitEdits, Sampled, SamplingBatch
 from kernels.shipment import Shipment, Shipments
 from kernels.staging import Field
 
-__all__ = ["Draws", "PreparedDraws", "Sampler", "sample"]
+__all__ = ["Draws", "PreparedDraws", "Sampler", "sample", "to_host"]
 
+T = TypeVar("T")
 BYTES_PER_ROW = 128
 """Of parameters, beside its mask."""
 HOTTEST = 1e30
@@ -59,9 +62,14 @@ class Sampler:
     def __init__(self, kernels: Kernels, vocab_size: int, device: torch.device, max_rows: int) -> None:
         """max_rows: draws of most steps, all of which may have masks; more are possible, at the price of a wait."""
         self.vocab_size, self.kernels = vocab_size, kernels
-        self._n_words, self._device = -(-vocab_size // 32), device
+        self._n_words, self.device, self._max_rows = -(-vocab_size // 32), device, max_rows
         self._shipments = Shipments(device, max_rows * (BYTES_PER_ROW + 4 * self._n_words))
         self._greedy: dict[int, SamplingBatch] = {}  # by number of rows, all of which take their largest logit
+
+    @cached_property
+    def other(self) -> "Sampler":
+        """A second one with room of its own for what is on its way to the device: for steps that draw in two ways."""
+        return Sampler(self.kernels, self.vocab_size, self.device, self._max_rows)
 
     def prepare(self, rows: Sequence[SamplingRow]) -> "PreparedDraws":
         """All that can be done before there are logits; on a GPU, what the device needs begins to be copied."""
@@ -111,13 +119,13 @@ class Sampler:
         plain = SamplingRow(SamplingParams(temperature=0.0), seed=0, position=0, n_output=0)
         asking = SamplingParams(top_k=2, top_p=0.5, min_p=0.1, logit_bias={0: 1.0}, logprobs=1)
         for row in (plain, SamplingRow(asking, seed=0, position=0, n_output=0, mask=mask)):
-            self.prepare([row]).draw(torch.zeros(1, self.vocab_size, device=self._device)).read()
+            self.prepare([row]).draw(torch.zeros(1, self.vocab_size, device=self.device)).read()
 
     def _all_greedy(self, n: int) -> SamplingBatch:
         found = self._greedy.get(n)
         if found is None:
             with torch.inference_mode():
-                zeros = torch.zeros(n, device=self._device)
+                zeros = torch.zeros(n, device=self.device)
                 found = self._greedy[n] = SamplingBatch(zeros, zeros.long())
         return found
 
@@ -184,7 +192,8 @@ def _batch(tensors: dict[str, torch.Tensor], greedy: SamplingBatch, n_top: int) 
 
 @dataclass(slots=True)
 class PreparedDraws:
-    """Draws that wait for their logits. To be drawn once at most, and before two more steps are prepared."""
+    """Draws that wait for their logits. To be drawn once at most, and before two more steps are prepared; what else is
+    asked of the logits, before that."""
 
     _kernels: Kernels
     _rows: Sequence[SamplingRow]
@@ -195,31 +204,60 @@ class PreparedDraws:
     _asking: Sequence[int]  # rows that want log-probabilities
 
     @torch.inference_mode()
+    def distribution(self, logits: torch.Tensor) -> torch.Tensor:
+        """The probabilities that `draw` would have, float32 [rows, vocab] of logits [rows, vocab], which stay as they
+        are. Waits for no device.
+
+        Raises ValueError where the numbers of rows differ.
+        """
+        self._check(logits)
+        return self._on_device(lambda: self._kernels.distribution(logits, self._batch))
+
+    @torch.inference_mode()
+    def log_probabilities(self, logits: torch.Tensor) -> tuple[torch.Tensor, int] | None:
+        """Of the rows that want them, before temperature and filters: float32 [k, vocab], and of how many of the best
+        tokens; None where no row does. The logits [rows, vocab] stay as they are; waits for no device.
+
+        Raises ValueError where the numbers of rows differ.
+        """
+        self._check(logits)
+        rows = self._batch.logprobs_of
+        if rows is None:
+            return None
+        wanted = self._on_device(lambda: edited_and_masked(logits, self._batch)[rows].log_softmax(-1))
+        return wanted, self._batch.n_top
+
+    @torch.inference_mode()
     def draw(self, logits: torch.Tensor) -> "Draws":
         """Queue the draw of one token per row of float32 logits [rows, vocab], which may be changed in place, and the
         copy of what is drawn to the host. Waits for no device.
 
         Raises ValueError where the numbers of rows differ.
         """
-        if len(self._rows) != logits.shape[0]:
-            raise ValueError(f"{logits.shape[0]} rows of logits for {len(self._rows)} rows of parameters")
-        if self._shipment is None:
-            sampled = self._kernels.sample(logits, self._batch)
-        else:
-            self._shipment.receive()
-            sampled = self._kernels.sample(logits, self._batch)
-            self._shipment.release()
+        self._check(logits)
+        sampled = self._on_device(lambda: self._kernels.sample(logits, self._batch))
         if not logits.is_cuda:
             return Draws(sampled.tokens, self, sampled, None)
         optional = (sampled.n_allowed, sampled.logprobs, sampled.top_logprobs, sampled.top_tokens)
-        found = Sampled(
-            _on_its_way(sampled.tokens), *(None if each is None else _on_its_way(each) for each in optional)
-        )
+        found = Sampled(to_host(sampled.tokens), *(None if each is None else to_host(each) for each in optional))
         return Draws(sampled.tokens, self, found, torch.cuda.current_stream(logits.device).record_event())
 
+    def _check(self, logits: torch.Tensor) -> None:
+        if len(self._rows) != logits.shape[0]:
+            raise ValueError(f"{logits.shape[0]} rows of logits for {len(self._rows)} rows of parameters")
 
-def _on_its_way(tensor: torch.Tensor) -> torch.Tensor:
-    """Where the values will be on the host, in pinned memory, once the device has come so far."""
+    def _on_device(self, compute: Callable[[], T]) -> T:
+        """The result of what reads the batch, which is there by then."""
+        if self._shipment is None:
+            return compute()
+        self._shipment.receive()
+        result = compute()
+        self._shipment.release()
+        return result
+
+
+def to_host(tensor: torch.Tensor) -> torch.Tensor:
+    """Where the values of a GPU's tensor will be on the host, in pinned memory, once the device has come so far."""
     return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
 
 

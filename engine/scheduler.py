@@ -27,6 +27,7 @@ from engine.chunk_limit import ChunkLimit, Shape
 from engine.config import SchedulerConfig
 from engine.cost_model import CostModel
 from engine.deadlines import Deadlines
+from engine.guests import Guests
 from engine.kv_groups import KVGroup
 from engine.plan import Row, StepPlan, StepResult
 from engine.request import Request, RequestRefused, RequestStatus
@@ -62,6 +63,7 @@ class Scheduler:
         self.config, self.pool = config, pool
         self._tables = BlockTables(pool, groups, max_chunk=config.budget, splits_blocks=splits_blocks)
         self.window = self._tables.longest(max_model_len)
+        self.guests = Guests(self._tables, pool)
         # Every running request gets a token in every step, so there can be no more of them than the budget has tokens.
         self.max_running = min(config.rows, config.budget)
         self.max_held = 4 * config.rows if max_held is None else max_held
@@ -205,6 +207,9 @@ class Scheduler:
                 budget -= first[1]
                 continue
             n = self._grant(request, budget - reserved, limit if is_chunk else None)
+            if request.tail and not self._has_room_for_tail(request, n, self._running[len(granted) + 1 :]):
+                n -= len(request.tail)
+                request.clear_tail()
             if not self._grow(request, n):
                 break
             self._tables.announce(request, request.computed + n)
@@ -243,18 +248,23 @@ class Scheduler:
             raise RuntimeError(f"step {result.step_id} is not the one in flight: commit plans in their order")
         plan, requests = self._in_flight.popleft()
         self.pool.end_step(plan.step_id)
+        misled = list[Request]()
         for row, request in zip(plan.rows, requests, strict=True):
             if request.status is RequestStatus.RUNNING:
                 accepted = result.accepted.get(request.id)
                 rejected = len(request.tail) - (accepted.n_tail if accepted else 0)
                 self._account(request, row.start, row.start + row.n - rejected)
                 request.computed = row.start + row.n - rejected
-                request.tail.clear()
+                request.clear_tail()
+                if rejected:
+                    misled.append(request)
         for request_id, accepted in result.accepted.items():
             live = self._live.get(request_id)
             if live is not None and live.status is RequestStatus.RUNNING:
                 live.tokens.extend(accepted.tokens)
                 live.logits_kept = False
+        for request in misled:
+            self._tables.shrink(request)
         for request in requests:
             if request.status is RequestStatus.RUNNING:
                 self._tables.advance(request)
@@ -263,7 +273,7 @@ class Scheduler:
 
     def check_integrity(self) -> None:
         """Raise RuntimeError if blocks, queues and requests contradict each other."""
-        self._tables.check_integrity(self._live.values())
+        self._tables.check_integrity(self._live.values(), self.guests)
         for request in self._live.values():
             at_end = request.computed == len(request.tokens)
             if request.computed > len(request.tokens) or (at_end and not request.logits_kept):
@@ -328,6 +338,10 @@ class Scheduler:
         most = 1 if request.computed < request.n_prompt else LONGEST_RUN
         return len(request.tokens) - request.computed > most
 
+    def streams(self) -> list[Request]:
+        """The requests that the next step will surely get a token of: those that run and are no prompts under way."""
+        return [request for request in self._running if not self._is_chunk(request)]
+
     def _streams(self) -> list[Shape]:
         """What goes into the next step whatever the prompts: a token, a draft or a few forced tokens of each answer."""
         return [
@@ -367,13 +381,24 @@ class Scheduler:
         if limit is not None:
             room = limit.take(request.computed, min(known, room), request.timeline.arrived_s)
         del request.tail[max(0, room - known) :]
+        del request.tail_parents[max(0, room - known) :]
         return min(known + len(request.tail), room)
+
+    def _has_room_for_tail(self, request: Request, n: int, later: Sequence[Request]) -> bool:
+        """Whether the request may have blocks for n more tokens, its tail among them, without anybody losing theirs for
+        a guess: those who are granted theirs later in the step get what their known tokens need."""
+        missing = self._tables.missing(request, request.computed + n)
+        if not missing:
+            return True
+        return missing + sum(self._tables.missing(each, len(each.tokens)) for each in later) <= self.pool.n_free
 
     def _grow(self, request: Request, n: int) -> bool:
         """Give the request blocks for `n` more tokens; False if it had to be preempted itself."""
         end = request.computed + n
         missing = self._tables.missing(request, end)
         while missing > self.pool.n_free:
+            if self.guests.reclaim():
+                continue
             if self._running[-1] is not request:
                 self._preempt(self._running[-1])
             elif not self._release_parked(request):
@@ -398,6 +423,8 @@ class Scheduler:
             if (before is not None and rank > before.rank) or (limit is not None and limit.is_spent):
                 break
             if not self._place(request):
+                if self.guests.reclaim():
+                    continue
                 if not self._running and self._release_parked(request):
                     continue
                 break
@@ -432,10 +459,18 @@ class Scheduler:
             tuple(tokens + request.tail if is_whole else tokens),
             n_logits=1 + len(request.tail) if is_whole else 0,
             wants_state=request.wants_state and is_whole,
+            parents=tuple(request.tail_parents) if is_whole else (),
         )
 
     def _row_at(
-        self, request: Request, start: int, tokens: tuple[int, ...], *, n_logits: int, wants_state: bool = False
+        self,
+        request: Request,
+        start: int,
+        tokens: tuple[int, ...],
+        *,
+        n_logits: int,
+        wants_state: bool = False,
+        parents: tuple[int, ...] = (),
     ) -> Row:
         block_table, *other_tables = self._tables.frozen(request)
         return Row(
@@ -446,6 +481,7 @@ class Scheduler:
             n_logits=n_logits,
             wants_state=wants_state,
             other_tables=tuple(other_tables),
+            parents=parents,
         )
 
     def _hold(self, request: Request) -> None:
@@ -476,7 +512,7 @@ class Scheduler:
     def _drop_blocks(self, request: Request) -> None:
         in_flight = any(request in requests for _, requests in self._in_flight)
         self._tables.drop(request, in_flight=in_flight)
-        request.tail.clear()
+        request.clear_tail()
         request.logits_kept = False
 
     def _enqueue(self, request: Request) -> None:

@@ -13,7 +13,7 @@ from engine.config import SchedulerConfig
 from engine.plan import Accepted, Row, StepPlan, StepResult
 from engine.request import Request, RequestRefused, RequestStatus
 from engine.scheduler import Scheduler
-from tests.engine.fake_runner import VOCAB, FakeRunner, continuation
+from tests.engine.fake_runner import VOCAB, FakeRunner, continuation, next_token
 from tests.engine.keys import HOME, Scope, keys_of, root_of
 
 MODEL_LEN = 64
@@ -60,6 +60,8 @@ class FakeCore:
         self.happened: Counter[str] = Counter()
         self.ids = 0
         self.forces = True  # now and then two tokens follow without sampling
+        self.visitors: dict[str, tuple[Request, list[int]]] = {}  # guests, with what they know without guessing
+        self._visits = 0
         self._scopes: dict[int, Scope] = {}  # page -> whose request wrote it last
         self._first_in_line: tuple[str | None, int] = (None, 0)  # and for how many steps
 
@@ -127,13 +129,28 @@ class FakeCore:
         self.scheduler.resume(live.request, priority=priority)
 
     def propose(self) -> None:
-        """Give every request that waits for one token a tail: partly right, partly junk."""
+        """Give every request that waits for one token a tail: partly right, partly junk, a chain or a tree."""
         for live in self.live.values():
             request = live.request
             if request.status is RequestStatus.RUNNING and request.remaining == 1 and not request.holds:
                 right = continuation(request.tokens, self.draw.randrange(4))
                 junk = [self.draw.randrange(VOCAB) for _ in range(self.draw.randrange(3))]
-                request.tail = [*right, *junk]
+                request.tail, request.tail_parents = [*right, *junk], []
+                if self.draw.random() < 0.5:
+                    self._branch(request)
+
+    def _branch(self, request: Request) -> None:
+        """Put other branches between the nodes of a tail."""
+        tokens, parents, paths = list[int](), list[int](), [list(request.tokens)]
+        for _ in range(self.draw.randrange(1, 8)):
+            parent = self.draw.randrange(-1, len(tokens))
+            right = next_token(paths[1 + parent])
+            token = right if self.draw.random() < 0.6 else self.draw.randrange(VOCAB)
+            if (token, parent) not in zip(tokens, parents, strict=True):
+                tokens.append(token)
+                parents.append(parent)
+                paths.append([*paths[1 + parent], token])
+        request.tail, request.tail_parents = tokens, parents
 
     def step(self, cancel_in_flight: bool = False) -> StepPlan | None:
         """One step, with all that must hold of it; None where there was nothing to do."""
@@ -159,6 +176,9 @@ class FakeCore:
         for request_id, picks in (predictions | resumed).items():
             if request_id in self.live:
                 self._accept(self.live[request_id], picks, result)
+        for row in plan.rows:
+            if row.n_logits > 1 and row.request_id in result.accepted:
+                self.runner.settle(row, result.accepted[row.request_id].path)
         self.scheduler.commit(result)
         for request_id in running & self.live.keys():  # 11
             request = self.live[request_id].request
@@ -177,13 +197,14 @@ class FakeCore:
     def check(self) -> None:
         """What must hold whenever no step is in flight."""
         self.scheduler.check_integrity()
-        tables = [live.request.blocks for live in self.live.values()]
+        tables = self._tables()
         references = Counter(block for table in tables for block in table)
         assert self.pool.n_used == len(references), "a block is neither free nor referenced, or both"  # 1, 2, 3
         size = self.pool.block_size
         for live in self.live.values():
             request = live.request
             assert request.computed <= len(request.tokens)  # 14
+            assert len(request.blocks) <= -(-len(request.tokens) // size), "blocks of what was rejected are kept"
             writable = request.blocks[request.computed // size :]
             assert all(references[block] == 1 for block in writable), "two requests may write one block"  # 5
             filled = request.blocks[: -(-request.computed // size)]
@@ -194,6 +215,53 @@ class FakeCore:
         assert len(self._waiting()) == self.scheduler.n_waiting
         assert sum(r.queued_tokens for r in self._waiting()) == self.scheduler.waiting_tokens
         assert len(fresh) <= 1 or sum(len(live.prompt) for live in fresh) <= self.scheduler.config.max_waiting_tokens
+
+    def visit(self, prompt: list[int]) -> None:
+        """Let a guest do one thing, as a draft model does: come, catch up with known tokens, guess on, accept some of
+        its guesses and take others back, or leave."""
+        draw, guests, reserve = self.draw, self.scheduler.guests, self.scheduler.n_running
+        name = f"guest {draw.randrange(3)}"
+        guest, known = self.visitors.get(name, (None, []))
+        if guest is None or draw.random() < 0.1:
+            if guest is not None:
+                guests.leave(guest)
+            known = list(prompt)
+            guest = Request(name, list(known), root_key=root_of(HOME))
+            self.visitors[name] = guest, known
+        elif not guest.blocks:
+            self.happened["guest reclaimed"] += 1
+        if not guest.blocks:
+            guest.tokens, guest.computed, guest.registered = list(known), 0, 0
+            if not guests.place(guest, reserve):
+                assert not list(guests), "a guest might have made room"
+                return
+            self.happened["guest hit"] += guest.computed > 0
+        elif draw.random() < 0.4:
+            n_right = draw.randrange(1 + len(guest.tokens) - len(known))
+            known += [*guest.tokens[len(known) : len(known) + n_right], draw.randrange(VOCAB)]
+            self.happened["guest took back"] += len(known) <= guest.computed
+            guest.computed = min(guest.computed, len(known) - 1)
+            guest.tokens = list(known)
+        left = len(known) - 1 - guest.computed
+        n, is_guess = len(guest.tokens) - guest.computed, guest.computed > guest.n_prompt or left <= 0
+        if left > 0:
+            n = draw.randrange(1, 1 + left)
+        if not guests.grow(guest, guest.computed + n, reserve):
+            return
+        self._visits -= 1
+        row = guests.row(guest, n, n_logits=1, is_draft=is_guess)
+        plan = StepPlan(self._visits, (row,), copies=guests.take_copies())
+        self._scopes.update([(target, self._scopes[source]) for source, target in plan.copies])
+        [picked] = self.runner.run(plan)[guest.id]
+        self._scopes.update(dict.fromkeys(self._written(row), HOME))
+        guest.computed += n
+        assert picked == next_token(guest.tokens[: guest.computed]), "a guest's pages hold something else"
+        if not is_guess:
+            guests.offer(guest)
+        if guest.computed == len(guest.tokens):
+            guest.tokens.append(picked if draw.random() < 0.5 else draw.randrange(VOCAB))
+        self.happened["guest computed"] += 1
+        self.check()
 
     def probe(self, prompt: list[int], scope: Scope) -> None:
         """Whatever the cache finds for a prompt holds that prompt, written for that tenant and model."""
@@ -206,6 +274,8 @@ class FakeCore:
 
     def drain(self) -> None:
         """End everything in order; afterwards each block is blank or cached."""
+        while self.scheduler.guests.reclaim():
+            pass
         for _ in range(4000):
             for request_id in self.held():
                 self.drop(request_id)
@@ -231,7 +301,10 @@ class FakeCore:
         return sorted(self._waiting(), key=lambda r: (r.timeline.arrived_s - r.priority * head_start, r.arrival))
 
     def _blocks(self) -> set[int]:
-        return {block for live in self.live.values() for block in live.request.blocks}
+        return {block for table in self._tables() for block in table}
+
+    def _tables(self) -> list[list[int]]:
+        return [request.blocks for request in [*self.scheduler.requests(), *self.scheduler.guests]]
 
     def _written(self, row: Row) -> Iterator[int]:
         for page in range(row.start // self.pool.block_size, -(-(row.start + row.n) // self.pool.block_size)):
@@ -272,16 +345,27 @@ class FakeCore:
             self.kept[request.id] = picks[-1]
             self.scheduler.set_deadline(request, self.now + HOLD_S)
             return
-        n_tail = 0
-        while n_tail < len(request.tail) and request.tail[n_tail] == picks[n_tail]:
-            n_tail += 1
-        self.happened["tail accepted"] += n_tail
-        self.happened["tail rejected"] += len(request.tail) - n_tail
-        tokens = [*request.tail[:n_tail], picks[n_tail]]
+        parents = request.tail_parents or list(range(-1, len(request.tail) - 1))
+        assert all(parent < node for node, parent in enumerate(parents))
+        assert len(parents) == len(request.tail) == len(picks) - 1, "the tail that was planned is another one"
+        path, node = list[int](), -1
+        while (child := self._child(request, parents, node, picks[1 + node])) is not None:
+            path.append(node := child)
+        self.happened["tail accepted"] += len(path)
+        self.happened["tail rejected"] += len(request.tail) - len(path)
+        self.happened["moved"] += path != list(range(len(path)))
+        tokens = [*(request.tail[node] for node in path), picks[1 + node]]
         room = min(live.wanted, self.scheduler.window - len(live.prompt)) - (len(request.tokens) - len(live.prompt))
         forced = continuation([*request.tokens, *tokens], self.draw.choice([0, 0, 0, 2]) if self.forces else 0)
         tokens = [*tokens, *forced][:room]
-        result.accepted[request.id] = Accepted(tuple(tokens), min(n_tail, len(tokens) - 1))
+        del path[max(0, len(tokens) - 1) :]
+        result.accepted[request.id] = Accepted(tuple(tokens), len(path), tuple(path))
+
+    @staticmethod
+    def _child(request: Request, parents: list[int], node: int, token: int) -> int | None:
+        """The child of a node that guessed this token."""
+        guessed = zip(request.tail, parents, strict=True)
+        return next((child for child, each in enumerate(guessed) if each == (token, node)), None)
 
     def _is_done(self, live: Live) -> bool:
         n_out = len(live.request.tokens) - len(live.prompt)

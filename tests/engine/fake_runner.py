@@ -61,15 +61,34 @@ class FakeRunner:
                     self.pages[place[0]][place[1]] = token + g * VOCAB
         return {row.request_id: self._predict(row) for row in plan.rows if row.n_logits}
 
-    def _predict(self, row: Row) -> list[int]:
-        ends = range(row.start + row.n - row.n_logits + 1, row.start + row.n + 1)
-        groups = list(enumerate(zip(row.block_tables, self.windows, strict=True)))
-        return [_token(end, [self._read(g, table, window, end) for g, (table, window) in groups]) for end in ends]
+    def settle(self, row: Row, path: Sequence[int]) -> None:
+        """Put the nodes of a row's tail that were verified where their positions are."""
+        first = row.start + row.n - row.n_logits + 1
+        for g in range(len(row.block_tables)):
+            verified = [self._read(g, row.block_tables[g], [first + node])[0] + g * VOCAB for node in path]
+            for position, token in enumerate(verified, start=first):
+                page, slot = divmod(position, self.block_size)
+                self.pages[row.block_tables[g][page]][slot] = token
 
-    def _read(self, g: int, table: Sequence[int], window: int | None, end: int) -> list[int]:
-        """The tokens that the last of `end` positions sees in a group."""
+    def _predict(self, row: Row) -> list[int]:
+        """After the token before the tail, and after each node of it, by what is before that."""
+        n_tail = row.n_logits - 1
+        first = row.start + row.n - n_tail
+        paths: list[list[int]] = [[]]
+        for node, parent in enumerate(row.parents or range(-1, n_tail - 1)):
+            paths.append([*paths[1 + parent], first + node])
+        return [self._after(row, [*range(first), *path]) for path in paths]
+
+    def _after(self, row: Row, places: Sequence[int]) -> int:
+        """The prediction after the tokens in these places."""
+        groups = enumerate(zip(row.block_tables, self.windows, strict=True))
+        views = [self._read(g, table, places[-window:] if window else places) for g, (table, window) in groups]
+        return _token(len(places), views)
+
+    def _read(self, g: int, table: Sequence[int], places: Sequence[int]) -> list[int]:
+        """The tokens in these places of a group."""
         seen = list[int]()
-        for position in range(0 if window is None else max(0, end - window), end):
+        for position in places:
             page = table[position // self.block_size]
             assert page != NULL_BLOCK, "a row reads a page behind its window"
             token = self.pages[page][position % self.block_size]

@@ -13,9 +13,12 @@ from engine.pair import load_engine
 from engine.pair_config import InstanceOptions, PairConfig
 from engine.platform import Platform
 from engine.request import SamplingParams, TokenLogprob
+from engine.speculation.config import SpeculationConfig
 from engine.speculation.proposer import Proposer
+from engine.speculation.speculator import Speculator
 
 MODEL = "model"
+NO_DRAFTS = SpeculationConfig(sources=())
 
 
 def engine_config(folder: Path, *, block_size: int = 8, n_blocks: int = 128, **scheduler: Any) -> EngineConfig:
@@ -32,13 +35,15 @@ def engine_config(folder: Path, *, block_size: int = 8, n_blocks: int = 128, **s
 def build_core(
     *configs: EngineConfig,
     names: Sequence[str] = (MODEL,),
-    proposers: Mapping[str, Proposer] | None = None,
+    proposers: Mapping[str, Sequence[Proposer]] | None = None,
+    speculation: SpeculationConfig = NO_DRAFTS,
     platform: Platform | None = None,
     **options: Any,
 ) -> EngineCore:
-    """A core with one instance for each config."""
+    """A core with one instance for each config. speculation: nothing is drafted unless a test asks for it, so that
+    steps can be counted."""
     chosen = InstanceOptions(**({"calibrate_s": 0.0} | options))
-    pair = PairConfig(dict(zip(names, configs, strict=True)), torch_threads=1, options=chosen)
+    pair = PairConfig(dict(zip(names, configs, strict=True)), torch_threads=1, options=chosen, speculation=speculation)
     return load_engine(pair, proposers, platform).core
 
 
@@ -117,7 +122,7 @@ def submit(id: str, tokens: Sequence[int], *, model: str = MODEL, constraint: An
 
 
 def is_idle(core: EngineCore) -> bool:
-    """Whether no request, handle or block is left behind."""
+    """Whether no request, handle, block or memory of a draft is left behind."""
     return all(
         instance.scheduler.pool.n_used == 0
         and not instance._requests
@@ -125,5 +130,16 @@ def is_idle(core: EngineCore) -> bool:
         and not instance._by_submit
         and not instance._kept
         and instance._flight is None
+        and not list(instance.scheduler.guests)
+        and (instance.speculator is None or _remembers_nothing(instance.speculator))
         for instance in core._instances.values()
     )
+
+
+def _remembers_nothing(speculator: Speculator) -> bool:
+    by_request = [speculator._memories]
+    for proposer in speculator._free:
+        by_request += [memory for name in ("_readers", "_pursuits") if (memory := getattr(proposer, name, None))]
+    if speculator._draft_model is not None:
+        by_request.append(speculator._draft_model._shadows)  # type: ignore[arg-type]
+    return not any(by_request)

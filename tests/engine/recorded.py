@@ -19,8 +19,17 @@ class TorchBucket:
     """kernel_set.BucketAttention by cpu.PagedAttention."""
 
     def __init__(
-        self, n_rows: int, n_queries: int, table_width: int, block_size: int, spec: AttentionSpec, _: torch.device
+        self,
+        n_rows: int,
+        n_queries: int,
+        table_width: int,
+        block_size: int,
+        spec: AttentionSpec,
+        _: torch.device,
+        *,
+        has_trees: bool = False,
     ) -> None:
+        self._has_trees = has_trees
         self._bounds = (n_rows, n_queries, table_width)
         self._spec, self._block_size = spec, block_size
         self._batch: RaggedBatch | None = None
@@ -30,6 +39,8 @@ class TorchBucket:
         n_rows, n_queries, width = self._bounds
         assert batch.block_size == self._block_size
         if len(batch.query_lens) > n_rows or max(map(batch.n_pages, range(len(batch.query_lens)))) > width:
+            return False
+        if any(batch.trees) and not self._has_trees:
             return False
         assert set(batch.query_lens) == {n_queries}
         self._batch = batch

@@ -3,32 +3,44 @@
 import torch
 
 from engine.core import EngineCore
-from engine.plan import StepPlan
+from engine.plan import Accepted, StepPlan, StepResult
 from engine.runner import RunnerOutput
-from tests.engine.harness import instance_of
+from tests.engine.harness import MODEL, instance_of
 
 
 class Recorder:
-    """logits: by request id and position, float32 [vocab]."""
+    """logits: by request id and position, float32 [vocab]. Of drafts, those of what was verified: what comes after a
+    token that the answer has not got is compared with nothing."""
 
-    def __init__(self, core: EngineCore) -> None:
+    def __init__(self, core: EngineCore, name: str = MODEL) -> None:
         self.logits: dict[tuple[str, int], torch.Tensor] = {}
-        runner = instance_of(core)._runner
-        run = runner.run
+        self._steps: dict[int, tuple[StepPlan, torch.Tensor]] = {}
+        instance = instance_of(core, name)
+        run, commit = instance._runner.run, instance.scheduler.commit
 
         def recorded(plan: StepPlan, drawn: torch.Tensor | None = None) -> RunnerOutput:
             output = run(plan, drawn)
-            self._keep(plan, output.logits)
+            if plan.rows and not any(row.is_draft for row in plan.rows):
+                self._steps[plan.step_id] = plan, output.logits.clone()  # sampling changes them in place
             return output
 
-        runner.run = recorded  # type: ignore[method-assign]
+        def committed(result: StepResult) -> None:
+            commit(result)
+            if result.step_id in self._steps:
+                self._keep(*self._steps.pop(result.step_id), result)
+
+        instance._runner.run = recorded  # type: ignore[method-assign]
+        instance.scheduler.commit = committed  # type: ignore[method-assign]
 
     def of(self, request_id: str) -> dict[int, torch.Tensor]:
         """The logits of one request, by position."""
         return {position: row for (name, position), row in self.logits.items() if name == request_id}
 
-    def _keep(self, plan: StepPlan, logits: torch.Tensor) -> None:
-        rows = iter(logits.clone())  # sampling changes them in place
+    def _keep(self, plan: StepPlan, logits: torch.Tensor, result: StepResult) -> None:
+        first = 0
         for row in plan.rows:
-            for position in range(row.start + row.n - row.n_logits, row.start + row.n):
-                self.logits[row.request_id, position] = next(rows)
+            path = result.accepted.get(row.request_id, Accepted(())).path
+            if row.n_logits:
+                for depth, node in enumerate((0, *(1 + node for node in path))):
+                    self.logits[row.request_id, row.start + row.n - row.n_logits + depth] = logits[first + node]
+            first += row.n_logits

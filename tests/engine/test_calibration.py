@@ -38,7 +38,7 @@ def test_it_leaves_the_pages_as_they_were(folder: Path, n_blocks: int) -> None:
     warm_up(runner)
     assert calibrate(runner, cost_model(runner), 1.0) > 0
     assert all(torch.equal(now, then) for now, then in zip(contents(runner), before, strict=True))
-    assert not runner._states._unsure
+    assert not runner._states._tails
 
 
 def test_warming_up_computes_chunks_of_all_sizes_beside_a_long_context(

@@ -31,6 +31,7 @@ from engine.request import FinishReason, SamplingParams
 from grammars import Choice, JsonSchema
 from tests.engine.checkpoints import build_checkpoint
 from tests.engine.harness import MODEL, Seen, build_core, drive, engine_config, instance_of, is_idle, run, submit
+from tests.engine.saboteur import Saboteur
 
 PROMPT = [(i * 53 + 7) % 480 + 8 for i in range(45)]
 
@@ -271,29 +272,6 @@ def test_a_deadline_that_the_queue_alone_would_break_is_refused_at_once(folder: 
 
 
 # Constraints
-
-
-class Saboteur:
-    """A matcher that raises in its n-th call, whichever it is, and ever after."""
-
-    def __init__(self, inner: Any, calls: "itertools.count[int]", at: int) -> None:
-        self._inner, self._calls, self._at = inner, calls, at
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._inner, name)
-        if not callable(value):
-            self._count()
-            return value
-
-        def call(*args: Any) -> Any:
-            self._count()
-            return value(*args)
-
-        return call
-
-    def _count(self) -> None:
-        if next(self._calls) >= self._at:
-            raise RuntimeError("sabotage")
 
 
 @pytest.mark.parametrize("overlap_depth", [0, 1])

@@ -16,37 +16,13 @@ from hypothesis import strategies as st
 
 from engine.config import DtypeName, EngineConfig, Quantization
 from engine.messages import Submit
-from engine.request import Request
-from engine.speculation.proposer import DraftTree
-from grammars import Choice, JsonSchema, Regex
+from engine.speculation.config import SpeculationConfig
+from engine.speculation.proposer import DraftTree, Situation, Source
 from kernels.native.kernels import library_for
+from tests.engine.answers import SUBMITS, assert_same, assert_same_bits, renamed
 from tests.engine.checkpoints import build_checkpoint
-from tests.engine.harness import MODEL, Seen, build_core, drive, engine_config, instance_of, is_idle, run, submit
+from tests.engine.harness import MODEL, Seen, build_core, drive, engine_config, instance_of, is_idle, run
 from tests.engine.recorder import Recorder
-
-SHARED = [(i * 37 + 11) % 480 + 8 for i in range(40)]
-SCHEMA = JsonSchema(
-    {
-        "type": "object",
-        "properties": {"name": {"enum": ["anna", "bob"]}, "count": {"type": "integer", "minimum": 0, "maximum": 99}},
-        "required": ["name", "count"],
-        "additionalProperties": False,
-    }
-)
-SUBMITS = [
-    submit("greedy", [5, 6, 7], max_tokens=20, ignore_eos=True),
-    submit("shared", SHARED, max_tokens=12, ignore_eos=True),
-    submit("shared longer", [*SHARED, 9, 10, 11], max_tokens=16, temperature=0.9, seed=3),
-    submit("shared in part", [*SHARED[:17], 99], max_tokens=9, temperature=1.3, seed=-4, top_p=0.8, logprobs=3),
-    submit("same, other seed", [5, 6, 7], max_tokens=20, temperature=1.0, seed=8, top_k=20),
-    submit("penalised", [5, 6, 7, 8], max_tokens=24, repetition_penalty=1.4, frequency_penalty=0.6, ignore_eos=True),
-    submit("stopped", SHARED[:9], max_tokens=30, temperature=1.5, seed=5, stop=("e", "a"), min_tokens=6),
-    submit("json", SHARED[:21], max_tokens=40, temperature=1.0, seed=2, constraint=SCHEMA, logprobs=0),
-    submit("json greedy", [7, 7, 7], max_tokens=40, constraint=SCHEMA),
-    submit("json cut off", [8, 7, 7], max_tokens=7, temperature=1.0, seed=1, constraint=SCHEMA),
-    submit("choice", [4, 5], constraint=Choice(("hello world", "hello there")), temperature=2.0, seed=9),
-    submit("regex", SHARED[5:30], max_tokens=14, constraint=Regex("(ab|cd){3,8}"), temperature=1.0, seed=4),
-]
 
 
 @pytest.fixture(scope="module")
@@ -113,29 +89,12 @@ def alone(references: References) -> dict[str, Seen]:
     return {name: reference.seen for name, reference in references.of(DEFAULT).items()}
 
 
-def assert_same(seen: Seen, reference: Seen) -> None:
-    one, other = seen.finished, reference.finished
-    assert (one.token_ids, one.text, one.reason) == (other.token_ids, other.text, other.reason)
-    assert (one.stop_match, one.is_complete) == (other.stop_match, other.is_complete)
-    assert [entry.token_id for entry in seen.logprobs] == [entry.token_id for entry in reference.logprobs]
-    for mine, theirs in zip(seen.logprobs, reference.logprobs, strict=True):
-        assert mine.logprob == pytest.approx(theirs.logprob, abs=1e-3)
-        assert [token for token, _ in mine.top] == [token for token, _ in theirs.top]
-
-
 def test_the_reference_answers_are_worth_comparing(alone: dict[str, Seen]) -> None:
     answers = [tuple(seen.finished.token_ids) for seen in alone.values()]
     assert len(set(answers)) == len(answers)
     assert {seen.finished.reason.value for seen in alone.values()} == {"stop", "length"}
     assert isinstance(alone["stopped"].finished.stop_match, str)
     assert [name for name, seen in alone.items() if not seen.finished.is_complete] == ["json cut off"]
-
-
-def assert_same_bits(found: dict[int, torch.Tensor], reference: dict[int, torch.Tensor]) -> None:
-    """Logits of the positions that both computed: forced tokens need none, so one may have fewer."""
-    assert found.keys() & reference.keys()
-    for position in found.keys() & reference.keys():
-        assert torch.equal(found[position], reference[position]), f"position {position} differs"
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
@@ -200,18 +159,24 @@ def test_chunks_preemption_and_a_warm_cache_change_nothing(folder: Path, referen
     assert counters.tokens_copied > 0
 
 
-class Draft:
+class Guess:
     """Proposes the right continuation up to a random point, then junk: what a real draft model looks like."""
+
+    source, wants_hidden = Source.HEADS, False
 
     def __init__(self, answers: dict[tuple[int, ...], list[int]], seed: int) -> None:
         self._answers, self._draw = answers, random.Random(seed)
 
-    def propose(self, request: Request, budget: int) -> DraftTree:
-        prompt = tuple(request.tokens[: request.n_prompt])
-        done = len(request.tokens) - request.n_prompt
+    def propose(self, situation: Situation, budget: int) -> DraftTree:
+        prompt = tuple(situation.tokens[: situation.n_prompt])
+        done = len(situation.tokens) + len(situation.drafted) - situation.n_prompt
         right = self._answers[prompt][done : done + self._draw.randrange(5)]
         junk = [self._draw.randrange(512) for _ in range(self._draw.randrange(3))]
-        return DraftTree.chain(tuple([*right, *junk][:budget]))
+        guessed = [*right, *junk][:budget]
+        return DraftTree.chain(guessed, [0.5] * len(guessed), self.source)
+
+    def forget(self, request_id: str) -> None:
+        """Nothing is kept."""
 
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
@@ -221,7 +186,8 @@ def test_no_answer_depends_on_drafts(
 ) -> None:
     answers = {tuple(each.tokens or ()): alone[each.id].finished.token_ids for each in SUBMITS}
     config = engine_config(folder, n_blocks=capacity // 8, token_budget=budget)
-    core = build_core(config, proposers={MODEL: Draft(answers, seed)}, forced_tokens=forced)
+    speculation = SpeculationConfig(sources=(), is_adaptive=False)
+    core = build_core(config, proposers={MODEL: [Guess(answers, seed)]}, speculation=speculation, forced_tokens=forced)
     for each, seen in zip(SUBMITS, run(core, *SUBMITS), strict=True):
         assert_same(seen, alone[each.id])
         assert seen.finished.timeline.accepted_tokens <= seen.finished.timeline.drafted_tokens
@@ -238,7 +204,3 @@ def test_forced_tokens_save_forward_passes_and_change_nothing(folder: Path, alon
     forced = seen.finished.timeline.forced_tokens
     assert forced > 0
     assert seen.finished.timeline.steps <= alone[name].finished.timeline.steps - forced + 1
-
-
-def renamed(each: Submit, name: str) -> Submit:
-    return Submit(id=name, model=each.model, params=each.params, tokens=each.tokens, constraint=each.constraint)

@@ -1,5 +1,6 @@
 """Steps that are recorded once and replayed: the same answers, whatever the padding holds."""
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,12 +14,13 @@ from engine.graphs import Bucket, StepGraphs, buckets_for
 from engine.messages import Finished, Prepare, Submit
 from engine.models.loading import load_decoder
 from engine.plan import StepPlan
-from engine.request import Request
 from engine.runner import ModelRunner, RunnerOutput
-from engine.speculation.proposer import DraftTree
+from engine.speculation.config import SpeculationConfig
+from engine.speculation.proposer import DraftTree, Situation, Source
+from engine.step_batch import tree_words
 from grammars import JsonSchema
 from tests.engine.checkpoints import build_checkpoint
-from tests.engine.driver import Driver, Sequence
+from tests.engine.driver import Driver, Sequence, build_runner
 from tests.engine.harness import MODEL, build_core, drive, engine_config, instance_of, is_idle, run, submit
 from tests.engine.recorded import recorded_platform
 
@@ -36,12 +38,16 @@ SUBMITS = [
 class Guess:
     """Drafts what came after the same token before, now and then wrongly."""
 
-    def propose(self, request: Request, budget: int) -> DraftTree:
-        tokens = request.tokens
+    source, wants_hidden = Source.HEADS, False
+
+    def propose(self, situation: Situation, budget: int) -> DraftTree:
+        tokens = [*situation.tokens, *situation.drafted]
         seen = [i for i in range(len(tokens) - 1) if tokens[i] == tokens[-1]]
-        return (
-            DraftTree.chain(tuple(tokens[seen[-1] + 1 :][:budget])) if seen else DraftTree.chain((7,) * (budget // 2))
-        )
+        guessed = tokens[seen[-1] + 1 :][:budget] if seen else [7] * (budget // 2)
+        return DraftTree.chain(guessed, [0.9] * len(guessed), self.source)
+
+    def forget(self, request_id: str) -> None:
+        """Nothing is kept."""
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +122,10 @@ def test_an_answer_whose_grammar_forces_tokens_is_replayed_from_its_prompt_on(fo
 def test_drafts_of_any_length_are_verified_by_a_graph(folder: Path, replays: list[int]) -> None:
     expected = answers(folder, *SUBMITS, platform=False)
     core = build_core(
-        engine_config(folder, max_rows=4), platform=recorded_platform(), proposers={MODEL: Guess()}, max_draft=5
+        engine_config(folder, max_rows=4),
+        platform=recorded_platform(),
+        proposers={MODEL: [Guess()]},
+        speculation=SpeculationConfig(sources=(), max_draft=5, is_adaptive=False),
     )
     assert [seen.finished.token_ids for seen in run(core, *SUBMITS)] == [each.token_ids for each in expected]
     assert instance_of(core).counters.tokens_drafted > 20
@@ -178,6 +187,53 @@ def test_a_replayed_step_computes_what_a_plain_one_does(
         outputs.append(driver.run(step).logits.clone())
         assert len(replays) == (runner is pair_of_runners[0])
     torch.testing.assert_close(*outputs, atol=1e-4, rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def tree_runners(folder: Path) -> dict[bool | None, ModelRunner]:
+    """Runners that record steps for trees (True) and for chains (False), and one that records none."""
+    recorded = {
+        is_known: build_runner(folder, block_size=4, n_blocks=400, platform=recorded_platform(), keeps_hidden=True)
+        for is_known in (False, True)
+    }
+    for is_known, runner in recorded.items():
+        runner.record(max_rows=6, max_model_len=64, max_draft=7, width=2 if is_known else 1)
+    return {**recorded, None: build_runner(folder, block_size=4, n_blocks=400, keeps_hidden=True)}
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(st.tuples(st.integers(1, 40), st.integers(1, 2), st.integers(0, 6)), min_size=1, max_size=6),
+    is_known=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_a_replayed_step_of_draft_trees_computes_what_a_plain_one_does(
+    tree_runners: dict[bool | None, ModelRunner],
+    rows: list[tuple[int, int, int]],
+    is_known: bool,
+    seed: int,
+    replays: list[int],
+) -> None:
+    """rows: tokens before the step, and in it, and the nodes of a tree behind them. is_known: whether the graphs are
+    recorded for trees; else such a step is computed call by call."""
+    outputs = []
+    for runner in tree_runners[is_known], tree_runners[None]:
+        driver, draw = Driver(runner), random.Random(seed)
+        sequences = [Sequence(str(i), [draw.randrange(4, 480) for _ in range(n)]) for i, (n, _, _) in enumerate(rows)]
+        driver.run([driver.row(each, len(each.tokens), 0) for each in sequences])
+        step = []
+        for each, (_, n, n_nodes) in zip(sequences, rows, strict=True):
+            each.tokens += [draw.randrange(4, 480) for _ in range(n)]
+            parents = tuple(draw.randrange(-1, node) for node in range(n_nodes))
+            step.append(driver.draft_row(each, [draw.randrange(4, 480) for _ in range(n_nodes)], parents))
+        has_trees = any(tree_words(row.parents) for row in step)
+        replays.clear()
+        output = driver.run(step)
+        assert output.hidden is not None
+        outputs.append((output.logits.clone(), output.hidden.clone()))
+        assert len(replays) == (runner is not tree_runners[None] and (is_known or not has_trees))
+    for found, expected in zip(*outputs, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_buckets_hold_every_number_of_rows_with_little_padding() -> None:

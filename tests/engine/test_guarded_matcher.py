@@ -1,16 +1,19 @@
 """The guard around a request's matcher."""
 
+import random
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.guarded_matcher import GrammarFault, GrammarTooSlow, GuardedMatcher
-from grammars import Choice, GrammarCompiler
+from grammars import Choice, Constraint, FreeText, GrammarCompiler, JsonSchema, MatcherFailed, Tool, ToolCalls
+from grammars import Sequence as SequenceOf
 from tests.engine.checkpoints import END_ID, build_tokenizer
 
 VOCAB = 512
@@ -96,6 +99,141 @@ def test_an_end_token_in_a_tail_is_not_followed(compiler: GrammarCompiler) -> No
     [token] = tokens_of(compiler, "a")
     assert len(matcher.masks_along([token, END_ID, token])) == 2
     assert not matcher.is_complete
+
+
+PERSON = JsonSchema(
+    {
+        "type": "object",
+        "properties": {"name": {"type": "string", "maxLength": 9}, "days": {"type": "integer", "minimum": 3}},
+        "required": ["name", "days"],
+        "additionalProperties": False,
+    }
+)
+GRAMMARS: dict[str, tuple[Constraint, str]] = {
+    "json": (PERSON, '{"name":"Paris","days":31}'),
+    "calls": (
+        ToolCalls((Tool("get_weather", parameters=PERSON.schema if isinstance(PERSON.schema, dict) else None),)),
+        '[{"name":"get_weather","arguments":{"name":"Zürich","days":4}}]',
+    ),
+    "thoughts first": (SequenceOf((FreeText("</think>"), PERSON)), 'Is it 東京?</think>{"name":"a","days":3}'),
+}
+"""Each with a text of it."""
+
+
+def random_tree(fresh: GuardedMatcher, path: list[int], example: Sequence[int], seed: int) -> tuple[list[int], ...]:
+    """Tokens and parents of a tree after a path: mostly along the example, else another legal token, or anything.
+    fresh: at the beginning."""
+    chance = random.Random(seed)
+    tokens, parents, paths = list[int](), list[int](), [path]
+    for node in range(chance.randrange(1, 12)):
+        parent = chance.choice([node - 1, node - 1, chance.randrange(-1, node)]) if node else -1
+        before = paths[parent + 1]
+        token, kind = chance.randrange(-2, VOCAB + 40), chance.random()
+        if kind < 0.6 and list(example[: len(before)]) == before and len(before) < len(example):
+            token = example[len(before)]
+        elif kind < 0.9 and (mask := mask_after(fresh, before)) is not None and allowed(mask):
+            token = chance.choice(sorted(allowed(mask)))
+        tokens.append(token)
+        parents.append(parent)
+        paths.append([*before, token])
+    return tokens, parents
+
+
+def mask_after(fresh: GuardedMatcher, path: Sequence[int]) -> np.ndarray | None:
+    """What may come after a path that does not end the answer; None where it is not legal."""
+    matcher = GuardedMatcher(fresh._matcher.fork(), frozenset([END_ID]), VOCAB)  # type: ignore[attr-defined]
+    for token in path:
+        if token not in allowed(matcher.mask) or token == END_ID:
+            return None
+        matcher.advance(token)
+    return matcher.mask.copy()
+
+
+@pytest.mark.parametrize("name", GRAMMARS)
+@given(st.integers(0, 2**20), st.integers(0, 40))
+@settings(max_examples=40)
+def test_masks_of_a_tree_are_those_of_taking_each_path_token_by_token(
+    compiler: GrammarCompiler, name: str, seed: int, n_taken: int
+) -> None:
+    """24 and 25, for trees."""
+    constraint, text = GRAMMARS[name]
+    compiled = compiler.compile(constraint)
+    fresh = GuardedMatcher(compiled.matcher(), frozenset([END_ID]), VOCAB)
+    matcher = GuardedMatcher(compiled.matcher(), frozenset([END_ID]), VOCAB, slow_mask_s=60)
+    example = tokens_of(compiler, text)
+    taken = example[: min(n_taken, len(example) - 1)]
+    for token in taken:
+        matcher.advance(token)
+    tokens, parents = random_tree(fresh, taken, example, seed)
+    before = matcher.mask.copy()
+    masks, is_legal = matcher.masks_of_tree(tokens, parents)
+    paths = [taken]
+    for node, (token, parent) in enumerate(zip(tokens, parents, strict=True)):
+        paths.append([*paths[parent + 1], token])
+        expected = mask_after(fresh, paths[-1])
+        assert is_legal[node] == (expected is not None)
+        assert np.array_equal(masks[node + 1], np.zeros_like(before) if expected is None else expected)
+    assert np.array_equal(masks[0], before)
+    assert np.array_equal(matcher.mask, before)
+    assert matcher.legal_nodes(tokens, parents, masks) == is_legal
+    chain = matcher.masks_along(tokens)
+    assert np.array_equal(chain[0], before)
+    for token in example[len(taken) :]:  # and it goes on as if nothing had been asked
+        assert np.array_equal(matcher.mask, mask_after(fresh, taken))
+        matcher.advance(token)
+        taken = [*taken, token]
+    assert matcher.is_complete
+
+
+class Raising:
+    """A matcher that raises in its n-th call from now on, or in none."""
+
+    def __init__(self, matcher: Any) -> None:
+        self._matcher, self.left, self.error, self.failed = matcher, 0, RuntimeError("broken"), ""
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._matcher, name)
+        if not callable(found):
+            return found
+
+        def call(*arguments: Any) -> Any:
+            self.left -= 1
+            if self.left == 0:
+                self.failed = name
+                raise self.error
+            return found(*arguments)
+
+        return call
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), MatcherFailed("ParserTooComplex")])
+def test_a_backend_that_raises_amid_a_tree_leaves_the_state_as_it_was(
+    compiler: GrammarCompiler, error: Exception
+) -> None:
+    constraint, text = GRAMMARS["json"]
+    example = tokens_of(compiler, text)
+    parents = [-1, 0, 1, 0, 3, -1, 5]
+    tokens = [example[0], example[1], example[2], example[1], example[2], example[0], example[1]]
+    n_faults = 0
+    for fails_at in range(1, 80):
+        raising: Any = Raising(compiler.compile(constraint).matcher())
+        raising.error = error
+        matcher = GuardedMatcher(raising, frozenset([END_ID]), VOCAB, slow_mask_s=60)
+        before = matcher.mask.copy()
+        raising.left = fails_at
+        try:
+            matcher.masks_of_tree(tokens, parents)
+        except GrammarFault:
+            n_faults += 1
+        if raising.left > 0:
+            break
+        raising.left = 0
+        row = torch.zeros(len(before), dtype=torch.int32)
+        raising._matcher.fill_mask(row)
+        if raising.failed != "rollback":
+            assert np.array_equal(row.numpy(), before)
+    assert n_faults > 2
+    assert raising.left > 0
 
 
 def test_an_answer_is_over_once_only_the_end_may_follow(compiler: GrammarCompiler) -> None:

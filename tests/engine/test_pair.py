@@ -1,9 +1,11 @@
 """Two models in one engine: their vocabularies compared, their memory split, their pages kept apart."""
 
 import json
+import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +14,11 @@ from engine.config import CacheConfig, EngineConfig
 from engine.loaded_model import LoadedModel, fingerprint
 from engine.pair import VocabularyComparison, load_engine
 from engine.pair_config import PairConfig
+from engine.speculation.config import SpeculationConfig
+from engine.speculation.proposer import Source
 from engine.tokenizer import Tokenizer
 from tests.engine.checkpoints import build_checkpoint
-from tests.engine.harness import engine_config
+from tests.engine.harness import build_core, engine_config, instance_of, run, submit
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +114,58 @@ def test_a_gpu_that_is_too_small_is_named_with_what_to_change(tmp_path: Path, mo
     monkeypatch.setattr(LoadedModel, "load", full)
     with pytest.raises(ValueError, match=r"do not fit the GPU's memory \(Tried to allocate 2.00 GiB\): quantise"):
         load_engine(PairConfig({"model": EngineConfig(tmp_path, device="cpu")}))
+
+
+def test_a_drafter_with_another_tokenizer_is_left_out_with_one_warning(
+    small: Path, large: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with_tokenizer(small, tmp_path, {"a": "b"})
+    speculation = SpeculationConfig(drafters={"large": "small"}, is_adaptive=False)
+    prompt = [9, 10, 11, 9, 10, 11, 9]
+    asked = submit("s", prompt, model="large", max_tokens=12, ignore_eos=True)
+    [expected] = run(build_core(engine_config(large), names=["large"]), asked)
+    configs = {"small": engine_config(tmp_path), "large": engine_config(large)}
+    with caplog.at_level(logging.WARNING):
+        core = load_engine(PairConfig(configs, speculation=speculation)).core
+    [record] = caplog.records
+    first = VocabularyComparison.of(Tokenizer.from_folder(large), Tokenizer.from_folder(tmp_path)).first_difference
+    assert record.getMessage().startswith("small cannot draft for large")
+    assert record.getMessage().endswith(f"from token {first} on")
+    [seen] = run(core, asked)
+    assert seen.finished.token_ids == expected.finished.token_ids
+    drafts = instance_of(core, "large").counters.drafts
+    assert (drafts["draft_model"].drafted, drafts["ngram"].drafted > 0) == (0, True)
+    core.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_draft": 0}, "max_draft is 0: use 1 to 63, or no sources"),
+        ({"max_draft": 64}, "max_draft is 64"),
+        ({"width": 0}, "width is 0: use 1"),
+        ({"width": 9}, "width is 9"),
+        ({"verification": "hope"}, "verification is 'hope': use coupled or ratio"),
+        ({"sources": (Source.NGRAM, Source.NGRAM)}, "names one twice: ngram, ngram"),
+        ({"drafters": {"large": "large"}}, "lets 'large' draft for itself"),
+    ],
+)
+def test_impossible_speculation_is_refused_with_what_to_change(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SpeculationConfig(**options)
+
+
+@pytest.mark.parametrize("drafters", [{"large": "tiny"}, {"tiny": "large"}])
+def test_drafters_that_are_no_models_are_refused(small: Path, drafters: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="names tiny: the models are small, large"):
+        PairConfig(
+            {"small": engine_config(small), "large": engine_config(small)},
+            speculation=SpeculationConfig(drafters=drafters),
+        )
+
+
+def test_without_sources_and_proposers_nothing_is_drafted(small: Path, large: Path) -> None:
+    configs = {"small": engine_config(small), "large": engine_config(large)}
+    core = load_engine(PairConfig(configs, speculation=SpeculationConfig((), drafters={"large": "small"}))).core
+    assert all(instance_of(core, name).speculator is None for name in configs)
+    core.close()

@@ -1,5 +1,6 @@
 """The scheduler by example: who goes first, what is refused, who gives way (any history: test_scheduler_machine.py)."""
 
+import copy
 import random
 
 import pytest
@@ -375,3 +376,30 @@ def test_a_plan_must_be_committed_before_the_next_one() -> None:
         core.scheduler.schedule()
     with pytest.raises(RuntimeError, match="not the one in flight"):
         core.scheduler.commit(StepResult(plan.step_id + 1))
+
+
+def test_no_tail_takes_blocks_that_anybody_else_needs() -> None:
+    """Whoever is preempted beside tails would have been without them; and they are cut where the budget is short."""
+    n_compared = n_preempted = n_dropped = 0
+    for seed in range(60):
+        draw = random.Random(seed)
+        config = SchedulerConfig(token_budget=draw.randrange(10, 40), max_rows=5, max_waiting_requests=9)
+        core = FakeCore(config, BlockPool(draw.randrange(8, 20), draw.randrange(1, 5)), draw)
+        for _ in range(60):
+            if len(core.live) < 5:
+                core.submit([draw.randrange(2) for _ in range(draw.randrange(1, 16))], draw.randrange(1, 25))
+            core.propose()
+            plain = copy.deepcopy(core.scheduler)
+            tails = {request.id: list(request.tail) for request in plain.requests() if request.tail}
+            for request in plain.requests():
+                request.clear_tail()
+            plain.schedule()
+            plan = core.step()
+            assert core.scheduler.counters.preemptions == plain.counters.preemptions
+            for row in plan.rows if plan is not None else ():
+                if row.request_id in tails:
+                    n_compared += 1
+                    n_dropped += row.n_logits < 1 + len(tails[row.request_id])
+                    assert list(row.tokens[row.n - row.n_logits + 1 :]) == tails[row.request_id][: row.n_logits - 1]
+        n_preempted += core.scheduler.counters.preemptions
+    assert min(n_compared, n_preempted, n_dropped) > 50
