@@ -7,7 +7,9 @@ from engine.client import EngineClient
 from engine.config import CacheConfig, EngineConfig, SchedulerConfig
 from engine.constraint_config import ConstraintConfig
 from engine.pair_config import InstanceOptions, PairConfig
-from gateway.settings import Settings
+from engine.speculation.config import SpeculationConfig
+from engine.speculation.proposer import Source
+from gateway.settings import Settings, SpeculationSettings
 from grammars.constraint import JsonObject
 
 SMALL, LARGE = "small", "large"
@@ -27,6 +29,7 @@ def pair_config(settings: Settings) -> PairConfig:
             dtype=engine.dtype,
             quantize=engine.quantize,
             invariant=engine.invariant,
+            state_layers=None if name == SMALL else (),  # the router only reads the small model
             cache=CacheConfig(block_size=engine.block_size, kv_dtype=engine.kv_dtype),
             scheduler=scheduler,
         )
@@ -44,7 +47,20 @@ def pair_config(settings: Settings) -> PairConfig:
             cache_bytes=settings.limits.compile_cache_bytes,
         ),
         options=InstanceOptions(slow_mask_s=settings.limits.mask_ms / 1000),
+        speculation=speculation_config(settings.speculation),
         log_level=settings.log_level.upper(),
+    )
+
+
+def speculation_config(settings: SpeculationSettings) -> SpeculationConfig:
+    """How the engine is to draft. The small model drafts for the large one, where it may; nothing drafts for it."""
+    sources = () if settings.mode == "off" else tuple(Source(name) for name in settings.sources)
+    return SpeculationConfig(
+        sources=sources,
+        drafters={LARGE: SMALL} if Source.DRAFT_MODEL in sources else {},
+        max_draft=settings.max_draft,
+        width=settings.width,
+        verification=settings.verification,
     )
 
 

@@ -2,6 +2,7 @@
 
 A routed request pays for more than its answer: the router's prefill on the small model (unless the answer continues
 it), an answer that was discarded when the request escalated, and the tokens that the small model drafted for the large.
+Tokens drafted from texts (the prompt's own, a prediction, what a grammar prescribes) are computed by nobody, and free.
 """
 
 import enum
@@ -49,7 +50,7 @@ class RequestCost(msgspec.Struct, frozen=True, kw_only=True):
     """A request's cost in USD, in all and by kind of work, and what the answer would have cost on the large model.
 
     cost_if_large_usd assumes that the large model would have written as many tokens and found as much of the prompt in
-    its cache: an estimate when the small model answered, exact when the large one did.
+    its cache: an estimate when the small model answered, exact when the large one did. It has no drafts in it.
     """
 
     version: str

@@ -18,6 +18,8 @@ from gateway.secret import Secret
 DialectName = Literal[
     "auto", "generic", "hermes", "llama3_json", "mistral", "mistral_v11", "pythonic", "xlam", "xlam_v1"
 ]
+# A test holds it to `engine.speculation.proposer.Source`, without `heads`: they are given to an engine in Python only.
+SourceName = Literal["forced", "prediction", "ngram", "draft_model"]
 
 
 class SettingsError(Exception):
@@ -90,6 +92,35 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             "a step gets ten times its predicted time, where that is more.",
         ),
     ] = 60.0
+
+
+class SpeculationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Drafts: tokens proposed by something cheap and verified by the model, see docs/speculation.md."""
+
+    mode: Annotated[
+        Literal["auto", "off"],
+        Meta(description="auto drafts where by measurement it pays, down to nothing; off never drafts."),
+    ] = "auto"
+    sources: Annotated[
+        tuple[SourceName, ...],
+        Meta(
+            description="Who may draft: forced (text that a grammar prescribes), prediction (the request's own), ngram "
+            "(what followed the same words before), draft_model (the small model for the large one)."
+        ),
+    ] = ("forced", "prediction", "ngram", "draft_model")
+    max_draft: Annotated[
+        int, Meta(ge=1, le=63, description="Most drafted tokens that follow one another in a step.")
+    ] = 16
+    width: Annotated[
+        int, Meta(ge=1, le=8, description="Choices drafted where the draft model is unsure; 1 drafts chains only.")
+    ] = 2
+    verification: Annotated[
+        Literal["coupled", "ratio"],
+        Meta(
+            description="coupled gives the very tokens that a seed gives without drafts; ratio (rejection sampling) "
+            "accepts a little more above temperature 0 and keeps their distribution only."
+        ),
+    ] = "coupled"
 
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -221,6 +252,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         float, Meta(ge=0, description="Seconds for running requests to finish at shutdown.")
     ] = 30.0
     engine: EngineSettings = EngineSettings()
+    speculation: SpeculationSettings = SpeculationSettings()
     limits: LimitSettings = LimitSettings()
     routing: RoutingSettings = RoutingSettings()
     accounts: AccountSettings = AccountSettings()
@@ -229,6 +261,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         PriceTable,
         Meta(description="USD per million tokens: version and `[prices.models.NAME]` (input, cached_input, output)."),
     ] = msgspec.field(default_factory=bundled_prices)
+
+    @property
+    def uses_predictions(self) -> bool:
+        """Whether a request's `prediction` is drafted from."""
+        return self.speculation.mode != "off" and "prediction" in self.speculation.sources
 
     @property
     def dialects(self) -> dict[str, str | None]:

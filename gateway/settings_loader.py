@@ -55,7 +55,7 @@ def load_settings(
     _refuse_misspelt(environ, variables)
     for variable, setting in variables.items():
         if environ.get(variable, "") != "":
-            _put(values, setting.name, environ[variable])
+            _put(values, setting.name, _from_text(setting, environ[variable]))
             sources[setting.name] = variable
     for name, value in (overrides or {}).items():
         if value is not None:
@@ -103,6 +103,13 @@ def _read_toml(config: Path) -> dict[str, Any]:
 def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
     for key, value in values.items():
         into[key] = dict(value) if isinstance(value, dict) else value
+
+
+def _from_text(setting: Setting, text: str) -> object:
+    """A variable's value: a list is written with commas."""
+    if get_origin(setting.annotation) is not tuple:
+        return text
+    return [part for entry in text.split(",") if (part := entry.strip())]
 
 
 def _put(values: dict[str, Any], name: str, value: object) -> None:
@@ -158,11 +165,18 @@ def _decode(kind: type, value: object) -> object:
 
 def _explain(message: str, settings: Mapping[str, Setting], sources: Mapping[str, str], config: Path | None) -> str:
     what, _, path = message.partition(" - at `$")
-    name = re.sub(r"\[\.\.\.\]", "", path.rstrip("`")).lstrip(".")
+    name = re.sub(r"\[(?:\.\.\.|\d+)\]", "", path.rstrip("`")).lstrip(".")
     source = sources.get(name, str(config) if config else "the settings")
-    if name in settings and get_origin(settings[name].annotation) is Literal:
-        what += ", use " + " or ".join(map(str, get_args(settings[name].annotation)))
+    if name in settings and (choices := _choices(settings[name].annotation)):
+        what += ", use " + " or ".join(map(str, choices))
     return f"setting {name or '(top level)'} (from {source}): {what[:1].lower()}{what[1:]}. See docs/settings.md."
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    """The values that a setting may have, or the entries that its list may; empty where they are not listed."""
+    if get_origin(annotation) is tuple:
+        annotation = get_args(annotation)[0]
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
 def _checked(settings: Settings, sources: Mapping[str, str]) -> Settings:
@@ -189,6 +203,11 @@ def _checked(settings: Settings, sources: Mapping[str, str]) -> Settings:
             f"engine.token_budget is {budget}, below engine.max_running {running}: "
             "every running request needs a token in a step"
         )
+    drafting = settings.speculation.sources
+    if twice := sorted({source for source in drafting if drafting.count(source) > 1}):
+        raise SettingsError(f"speculation.sources names {', '.join(twice)} twice: name each source once")
+    if not drafting:
+        raise SettingsError('speculation.sources is empty: name a source, or set speculation.mode to "off"')
     paths = {
         name: path.expanduser()
         for name in ("data_dir", "small", "large", "router")

@@ -19,7 +19,7 @@ This page is written by `python -m gateway.settings_reference`; a test fails whe
 A value comes from the command line, else from its environment variable, else from the TOML file that `--config` or
 `{CONFIG_VARIABLE}` names, else it is the default. Everything is checked at start: a value out of bounds, an unknown
 key in the file and a misspelt variable end the start with a sentence that says what to change. An empty variable counts
-as not set.
+as not set. A list is written with commas in a variable (`forced,ngram`), and as an array in the file.
 
 Tracing is configured by OpenTelemetry's own variables: spans are exported by OTLP over HTTP when
 `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set, and nowhere otherwise.
@@ -49,6 +49,8 @@ def render_reference() -> str:
 def _type(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return " or ".join(f"`{value}`" for value in get_args(annotation))
+    if get_origin(annotation) is tuple:
+        return f"list of {_type(get_args(annotation)[0])}"
     if get_origin(annotation) in (Union, types.UnionType):
         return " or ".join(_type(kind) for kind in get_args(annotation) if kind is not types.NoneType)
     names = {Path: "path", Secret: "secret", bool: "true or false", int: "whole number", float: "number", str: "text"}
@@ -62,6 +64,8 @@ def _default(value: object) -> str:
         return "see below"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
+    if isinstance(value, tuple):
+        return f"`{', '.join(value)}`"
     return f"`{value}`"
 
 

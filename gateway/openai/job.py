@@ -41,7 +41,7 @@ class Job:
     """prompts: the rendered prompt's token ids by model alias. salt: scopes the prefix cache to the tenant.
 
     explore: routing may take the other model to learn from it. dialects: of tool calls by model alias, where they
-    differ from the one of `asked`.
+    differ from the one of `asked`. predictions: token ids of the expected answer by model alias, where there is one.
     """
 
     arrival: Arrival
@@ -55,6 +55,7 @@ class Job:
     deadline_s: float
     explore: bool = True
     dialects: Mapping[str, str] = field(default_factory=dict)
+    predictions: Mapping[str, list[int]] = field(default_factory=dict)
 
     @property
     def request(self) -> ChatRequest:

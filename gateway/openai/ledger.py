@@ -1,9 +1,19 @@
 """What is kept of a request, and what the client is told of its routing: both from the same decision and outcome."""
 
 import msgspec
+from msgspec import UNSET
 
+from engine.request import DraftCounts
+from engine.speculation.proposer import Source
 from gateway.openai.job import Job
-from gateway.openai.responses import CompletionDetails, PromptDetails, RouterOut, Usage
+from gateway.openai.responses import (
+    CompletionDetails,
+    PromptDetails,
+    ProposerOut,
+    RouterOut,
+    SpeculationOut,
+    Usage,
+)
 from gateway.prices import PriceTable, RequestCost
 from gateway.routing.decision import Decision
 from gateway.routing.outcome import Outcome
@@ -22,7 +32,24 @@ def usage(outcome: Outcome) -> Usage:
             cache_write_tokens=prompt - outcome.cached_tokens,
             cache_miss=outcome.cache_miss,
         ),
-        completion_tokens_details=CompletionDetails(),
+        completion_tokens_details=_completion_details(outcome),
+    )
+
+
+def _completion_details(outcome: Outcome) -> CompletionDetails:
+    drafts, forced = outcome.drafts, outcome.forced_tokens
+    prediction = drafts.get(Source.PREDICTION, DraftCounts())
+    speculation = SpeculationOut(
+        drafted=outcome.drafted_tokens,
+        accepted=outcome.accepted_tokens,
+        wasted=outcome.drafted_tokens - outcome.accepted_tokens,
+        forced=forced,
+        by_proposer={name: ProposerOut(n.drafted, n.accepted, n.wasted) for name, n in drafts.items()},
+    )
+    return CompletionDetails(
+        accepted_prediction_tokens=prediction.accepted,
+        rejected_prediction_tokens=prediction.wasted,
+        speculation=speculation if outcome.drafted_tokens or forced else UNSET,
     )
 
 
@@ -107,7 +134,7 @@ def request_record(
         completion_tokens=outcome.completion_tokens,
         drafted_tokens=outcome.drafted_tokens,
         accepted_tokens=outcome.accepted_tokens,
-        forced_tokens=sum(event.timeline.forced_tokens for event in outcome.finished.values()),
+        forced_tokens=outcome.forced_tokens,
         preemptions=sum(event.timeline.preemptions for event in outcome.finished.values()),
         compile_s=outcome.compile_s,
         route_s=outcome.route_s,

@@ -86,6 +86,13 @@ class Prompter:
         except ChatTemplateError as exc:
             raise bad_request(f"The model's chat template does not take this conversation: {exc}.", "messages") from exc
 
+    def answer_tokens(self, text: str) -> list[int]:
+        """The token ids of an answer's text, in which nothing is a control token.
+
+        Raises ValueError for a text with every private-use character of Unicode, as `Tokenizer.encode_plain`.
+        """
+        return self.tokenizer.encode_plain(text)
+
     def _history(self, messages: list[dict[str, Any]], dialect: Dialect) -> list[dict[str, Any]]:
         """The conversation with earlier calls and results as the template takes them."""
         messages = with_results_in_order(messages)

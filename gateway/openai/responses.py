@@ -76,13 +76,37 @@ class PromptDetails(msgspec.Struct):
     cache_miss: str | None = None
 
 
+class ProposerOut(msgspec.Struct):
+    """Tokens that one source drafted: verified by the model, taken by it, and verified in vain."""
+
+    drafted: int
+    accepted: int
+    wasted: int
+
+
+class SpeculationOut(msgspec.Struct):
+    """What drafts did for the answers. drafted, accepted and wasted are the sums over by_proposer; forced, which is in
+    none of them: tokens that were never asked of the model, since the grammar allowed no other.
+    """
+
+    drafted: int
+    accepted: int
+    wasted: int
+    forced: int
+    by_proposer: dict[str, ProposerOut]
+
+
 class CompletionDetails(msgspec.Struct):
-    """What the generated tokens were."""
+    """What the generated tokens were. accepted_prediction_tokens were verified from the request's prediction;
+    rejected_prediction_tokens were tried in vain, and are not among the generated tokens. speculation, an addition to
+    OpenAI's shape, is absent where nothing was drafted or forced.
+    """
 
     reasoning_tokens: int = 0
     accepted_prediction_tokens: int = 0
     rejected_prediction_tokens: int = 0
     audio_tokens: int = 0
+    speculation: SpeculationOut | UnsetType = UNSET
 
 
 class Usage(msgspec.Struct):

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,8 +84,9 @@ class Run:
         if self._handle is not None and decision.model != "small":
             self._release()
         self._began_s = time.monotonic()
+        prediction = self._job.predictions.get(decision.model, ())
         for index, params in enumerate(self._job.params(self.model)):
-            self._pumps.append(asyncio.create_task(self._pump(index, params)))
+            self._pumps.append(asyncio.create_task(self._pump(index, params, prediction)))
 
     async def pieces(self) -> AsyncGenerator[Piece, None]:
         """The events of all choices as they come, until each has finished. Raises what the engine raises."""
@@ -137,8 +138,11 @@ class Run:
         self._handle = None if self._route.prepared is None else self._route.prepared.handle
         self.routed_s = (began, time.monotonic())
 
-    async def _pump(self, index: int, params: SamplingParams) -> None:
-        """Carry one choice's events to the queue; the first choice continues the router's prefill if there is one."""
+    async def _pump(self, index: int, params: SamplingParams, prediction: Sequence[int] = ()) -> None:
+        """Carry one choice's events to the queue; the first choice continues the router's prefill if there is one.
+
+        prediction: tokens that this answer is expected to have: the client's prediction, or another model's answer.
+        """
         handle, alias = None, self.model.alias
         if index == 0:
             handle, self._handle = self._handle, None
@@ -152,6 +156,7 @@ class Run:
                 priority=self._job.priority,
                 deadline_s=max(self._job.remaining_s(), 0.001),
                 salt=self._job.salt,
+                prediction=prediction,
             ):
                 self._queue.put_nowait(Piece(index, event))
         except Exception as exc:

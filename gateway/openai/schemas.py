@@ -152,6 +152,13 @@ class StructuredOutputs(msgspec.Struct, forbid_unknown_fields=True):
     disable_additional_properties: bool | None = None
 
 
+class Prediction(msgspec.Struct):
+    """`prediction`: what the answer's content is expected to be, as a text or as its parts."""
+
+    type: str
+    content: str | list[ContentPart]
+
+
 class StreamOptions(msgspec.Struct):
     """`stream_options`; obfuscation is accepted and not applied."""
 
@@ -196,6 +203,7 @@ class ChatRequest(msgspec.Struct, kw_only=True):
     logprobs: bool | None = None
     top_logprobs: int | None = None
     # delivery and bookkeeping
+    prediction: Prediction | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     modalities: list[str] | None = None

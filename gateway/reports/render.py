@@ -13,9 +13,11 @@ from gateway.reports.estimate import Saving
 from gateway.reports.routing import Group, RoutingReport
 
 Format = Literal["table", "json", "csv"]
+# drafts: the share of drafted tokens that were accepted.
+_COLUMNS = ("requests", "share", "prompt", "output", "drafts", "TTFT p50", "p95", "cost", "if all large", "saved")
 
 
-def render_report(report: RoutingReport, form: Format = "table", *, width: int = 140) -> str:
+def render_report(report: RoutingReport, form: Format = "table", *, width: int = 150) -> str:
     """The report as text that ends with a line break. width: of the table, in characters."""
     if form == "json":
         return msgspec.json.format(msgspec.json.encode(report), indent=2).decode() + "\n"
@@ -65,7 +67,7 @@ def _table(report: RoutingReport, width: int) -> str:
     for title, groups in (("model", [*report.by_model, report.total]), ("reason", report.by_reason)):
         table = Table(title_justify="left", show_edge=False, pad_edge=False)
         table.add_column(title)
-        for column in ("requests", "share", "prompt", "output", "TTFT p50", "p95", "cost", "if all large", "saved"):
+        for column in _COLUMNS:
             table.add_column(column, justify="right")
         table.add_column("quality")
         for group in groups:
@@ -87,6 +89,7 @@ def _cells(group: Group) -> list[str]:
         "–" if group.share is None else f"{group.share:.0%}",
         f"{group.prompt_tokens}",
         f"{group.completion_tokens}",
+        "–" if group.acceptance is None else f"{group.acceptance:.0%}",
         _milliseconds(group.ttft_p50_s),
         _milliseconds(group.ttft_p95_s),
         _usd(saving.cost_usd),

@@ -14,7 +14,10 @@ _FEW = 30
 
 
 class RoutedRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What the report needs of one decision and its outcome. Optional fields are None where nothing was measured."""
+    """What the report needs of one decision and its outcome. Optional fields are None where nothing was measured.
+
+    drafted_tokens, accepted_tokens: of its request's record, 0 where that has not arrived.
+    """
 
     model: str
     reason: str
@@ -23,6 +26,8 @@ class RoutedRequest(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
     cost_usd: float = 0.0
     cost_if_large_usd: float = 0.0
     ttft_s: float | None = None
@@ -47,7 +52,10 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests that have something in common. share: of the routed requests, None for those that were not routed."""
+    """Requests that have something in common. share: of the routed requests, None for those that were not routed.
+
+    acceptance: accepted_tokens / drafted_tokens, None where nothing was drafted.
+    """
 
     name: str
     requests: int
@@ -55,6 +63,9 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
+    drafted_tokens: int
+    accepted_tokens: int
+    acceptance: float | None
     ttft_p50_s: float | None
     ttft_p95_s: float | None
     explored: int
@@ -102,6 +113,8 @@ def _groups(requests: Iterable[RoutedRequest], key: Callable[[RoutedRequest], st
 def _group(name: str, requests: Sequence[RoutedRequest], n_routed: int) -> Group:
     ttft_s = [request.ttft_s for request in requests if request.ttft_s is not None]
     p50, p95 = (float(bound) for bound in np.quantile(ttft_s, [0.5, 0.95])) if ttft_s else (None, None)
+    drafted = sum(request.drafted_tokens for request in requests)
+    accepted = sum(request.accepted_tokens for request in requests)
     return Group(
         name=name,
         requests=len(requests),
@@ -109,6 +122,9 @@ def _group(name: str, requests: Sequence[RoutedRequest], n_routed: int) -> Group
         prompt_tokens=sum(request.prompt_tokens for request in requests),
         cached_tokens=sum(request.cached_tokens for request in requests),
         completion_tokens=sum(request.completion_tokens for request in requests),
+        drafted_tokens=drafted,
+        accepted_tokens=accepted,
+        acceptance=accepted / drafted if drafted else None,
         ttft_p50_s=p50,
         ttft_p95_s=p95,
         explored=sum(request.explored for request in requests),

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from engine.messages import Finished, Prepared
+from engine.request import DraftCounts
+from engine.speculation.proposer import Source
 from gateway.prices import PriceTable, RequestCost, Work, WorkKind
 from gateway.routing.decision import Decision
 
@@ -89,6 +91,23 @@ class Outcome:
         return sum(event.timeline.accepted_tokens for event in self.finished.values())
 
     @property
+    def drafts(self) -> dict[str, DraftCounts]:
+        """By source of drafts, in the order of `Source`, what it drafted and what of it was accepted."""
+        sums: dict[str, DraftCounts] = {}
+        timelines = [event.timeline for event in self.finished.values()]
+        for source in Source:
+            found = [timeline.drafts[source] for timeline in timelines if source in timeline.drafts]
+            drafted = sum(counts.drafted for counts in found)
+            if drafted:
+                sums[source.value] = DraftCounts(drafted, sum(counts.accepted for counts in found))
+        return sums
+
+    @property
+    def forced_tokens(self) -> int:
+        """Tokens that were never asked of the model, since the grammar allowed no other."""
+        return sum(event.timeline.forced_tokens for event in self.finished.values())
+
+    @property
     def finish_reason(self) -> str | None:
         """The engine's reason for the first choice."""
         event = self.finished.get(0)
@@ -114,8 +133,9 @@ class Outcome:
                     cached_tokens=self.prepared.cached_tokens,
                 )
             )
-        if self.drafted_tokens:
-            pieces.append(Work(model="small", kind=WorkKind.DRAFT, output_tokens=self.drafted_tokens))
+        by_model = self.drafts.get(Source.DRAFT_MODEL)
+        if by_model is not None:  # what the other sources draft is computed by no model
+            pieces.append(Work(model="small", kind=WorkKind.DRAFT, output_tokens=by_model.drafted))
         return pieces
 
     def cost(self, prices: PriceTable) -> RequestCost:

@@ -159,6 +159,9 @@ class RequestTrace:
                 semconv.STEPS: timeline.steps,
                 semconv.MASK_SECONDS: timeline.mask_s,
             }
+            for source, counts in timeline.drafts.items():
+                decode[f"{semconv.DRAFTS_PREFIX}{source}.drafted"] = counts.drafted
+                decode[f"{semconv.DRAFTS_PREFIX}{source}.accepted"] = counts.accepted
             self.child(semconv.SPAN_DECODE, timeline.first_token_s, end_s, {**choice, **decode}, context=context)
 
     def _ns(self, monotonic_s: float) -> int:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -17,7 +18,7 @@ from gateway.reports.render import render_report
 from gateway.reports.routing import EXPLICIT, RoutedRequest, RoutingReport, summarise
 from gateway.storage.database import Database
 from gateway.storage.identifiers import new_id
-from gateway.storage.records import DecisionRecord
+from gateway.storage.records import DecisionRecord, RequestRecord
 from gateway.storage.sink import SqlRecordSink
 
 UNTIL = datetime(2026, 11, 20, tzinfo=UTC)
@@ -30,6 +31,7 @@ requests = st.builds(
     escalated=st.booleans(),
     prompt_tokens=st.integers(0, 1000),
     completion_tokens=st.integers(0, 1000),
+    drafted_tokens=st.integers(500, 1000) | st.just(0),
     cost_usd=costs,
     cost_if_large_usd=costs,
     ttft_s=st.none() | st.floats(0, 10),
@@ -53,7 +55,7 @@ def test_groups_add_up_to_what_was_routed(rows: list[RoutedRequest]) -> None:
     if routed:
         assert sum(group.share or 0 for group in made.by_model) == pytest.approx(1)
         assert sum(group.share or 0 for group in made.by_reason) == pytest.approx(1)
-    for field in ("prompt_tokens", "completion_tokens", "explored", "escalated"):
+    for field in ("prompt_tokens", "completion_tokens", "drafted_tokens", "explored", "escalated"):
         assert sum(getattr(group, field) for group in made.by_model) == sum(getattr(row, field) for row in routed)
     saving = made.total.saving
     assert saving.cost_usd == pytest.approx(sum(row.cost_usd for row in routed))
@@ -95,6 +97,21 @@ def test_no_rendering_shows_a_saving_without_the_quality(rows: list[RoutedReques
         assert any(line.rstrip().endswith(group.quality.summary) for line in lines)
     for note in made.notes:
         assert note in table
+
+
+def test_the_acceptance_is_that_of_all_drafted_tokens_and_unknown_without_any() -> None:
+    rows = [
+        RoutedRequest(model="large", reason="score", drafted_tokens=10, accepted_tokens=9),
+        RoutedRequest(model="large", reason="score", drafted_tokens=30, accepted_tokens=1),
+        RoutedRequest(model="small", reason="score"),
+    ]
+    made = report(rows)
+    large, small = made.by_model
+    assert (large.acceptance, small.acceptance, made.total.acceptance) == (0.25, None, 0.25)
+    lines = [[cell.strip() for cell in re.split("[│┃]", line)] for line in render_report(made).splitlines()]
+    column = next(line for line in lines if line[0] == "model").index("drafts")
+    assert next(line for line in lines if line[0] == "large")[column] == "25%"
+    assert next(line for line in lines if line[0] == "small")[column] == "–"
 
 
 def test_the_notes_say_what_is_an_estimate_and_what_is_not_known() -> None:
@@ -187,6 +204,21 @@ async def test_the_report_reads_the_period_from_the_database(database: Database)
         RoutedRequest(model="small", reason="score", cost_usd=1.0, cost_if_large_usd=6.0, ttft_s=0.1, valid=True),
         RoutedRequest(model="large", reason="score", cost_usd=7.0, cost_if_large_usd=6.0, escalated=True, grade=0.5),
     ]
+
+
+async def test_drafts_come_from_the_requests_record_which_may_be_late(database: Database) -> None:
+    now = datetime.now(UTC)
+    known, late = new_id(), new_id()
+    request = RequestRecord(id=known, endpoint="x", model_requested="auto", status=200, drafted_tokens=8)
+    await SqlRecordSink(database).insert(
+        [
+            decision("large", now - timedelta(hours=1), request_id=known),
+            decision("large", now - timedelta(hours=1), request_id=late),
+            msgspec.structs.replace(request, accepted_tokens=6),
+        ]
+    )
+    total = (await routing_report(database)).total
+    assert (total.requests, total.drafted_tokens, total.accepted_tokens, total.acceptance) == (2, 8, 6, 0.75)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from engine.speculation.config import SpeculationConfig
+from engine.speculation.proposer import Source
+from gateway.engine_host import pair_config, speculation_config
 from gateway.secret import Secret
-from gateway.settings import Settings, SettingsError
+from gateway.settings import Settings, SettingsError, SourceName
 from gateway.settings_loader import Setting, known_settings, load_settings
 from gateway.settings_reference import render_reference
 
@@ -50,6 +53,8 @@ def value_of(setting: Setting) -> str:
     """A valid value, as text, that is not the default."""
     if get_origin(setting.annotation) is Literal:
         return str(next(value for value in get_args(setting.annotation) if value != setting.default))
+    if get_origin(setting.annotation) is tuple:
+        return ",".join(reversed(setting.default))
     samples = {
         bool: "true",
         str: "example.org",
@@ -79,6 +84,7 @@ def test_every_variable_sets_what_it_names(setting: Setting) -> None:
     changed = read(load_settings({setting.variable: text}), setting.name)
     assert changed != read(load_settings({}), setting.name)
     shown = changed.reveal() if isinstance(changed, Secret) else changed
+    shown = ",".join(shown) if isinstance(shown, tuple) else shown
     assert str(shown).lower() in (text, str(float(text)) if text.replace(".", "").isdigit() else text)
 
 
@@ -137,6 +143,12 @@ def test_a_misspelt_key_is_refused_with_the_right_name(
         ({}, "[prices]\nversion = '1'\n[prices.models.small]\ninput = 1\n", "cached_input"),
         ({}, "[prices]\nversion = '1'\n[prices.models]\n", r"add \[prices\.models\.small\]"),
         ({}, "[engine]\ntoken_budget = 16\nmax_running = 17", "every running request needs a token"),
+        ({"POINTSMAN_SPECULATION_SOURCES": "ngram,guess"}, "", "use forced or prediction or ngram"),
+        ({}, "[speculation]\nsources = ['ngram', 'ngram']", "names ngram twice: name each source once"),
+        ({}, "[speculation]\nsources = []", r'sources is empty: .*mode to "off"'),
+        ({}, "[speculation]\nsources = 'ngram'", r"speculation\.sources .*expected `array`"),
+        ({}, "[speculation]\nmax_draft = 64", r"speculation\.max_draft .*<= 63"),
+        ({}, "[speculation]\nverification = 'typical'", "use coupled or ratio"),
         ({"POINTSMAN_DATABASE_URL": "mysql://a:geheim@b/c"}, "", "use postgresql"),
     ],
 )
@@ -187,3 +199,23 @@ def test_a_pair_of_ones_own_has_no_bundled_router() -> None:
 
 def test_the_variable_of_tests_and_benchmarks_is_no_misspelt_setting() -> None:
     assert load_settings({"POINTSMAN_DATA": "/somewhere"}) == load_settings({})
+
+
+def test_speculation_is_configured_as_it_was_set() -> None:
+    assert set(get_args(SourceName)) == set(Source) - {Source.HEADS}
+    assert speculation_config(Settings().speculation) == SpeculationConfig(drafters={"large": "small"})
+    assert Settings().uses_predictions
+    environ = {
+        "POINTSMAN_SPECULATION_SOURCES": " ngram, forced ",
+        "POINTSMAN_SPECULATION_MAX_DRAFT": "5",
+        "POINTSMAN_SPECULATION_WIDTH": "1",
+        "POINTSMAN_SPECULATION_VERIFICATION": "ratio",
+    }
+    chosen = load_settings(environ)
+    assert pair_config(chosen).speculation == SpeculationConfig(
+        sources=(Source.NGRAM, Source.FORCED), max_draft=5, width=1, verification="ratio"
+    )
+    assert not chosen.uses_predictions
+    off = load_settings({**environ, "POINTSMAN_SPECULATION_MODE": "off"})
+    assert pair_config(off).speculation.sources == ()
+    assert pair_config(off).speculation.drafters == {}

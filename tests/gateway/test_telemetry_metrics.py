@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from engine.request import EngineDied, RequestTimeline
+from engine.speculation.proposer import Source
+from engine.stats import Counters
 from engine.supervision import RestartPolicy
 from gateway.drain import Drain
 from gateway.storage.identifiers import new_id
@@ -130,6 +132,32 @@ def test_engine_numbers_carry_the_names_of_vllm_where_it_has_one() -> None:
     assert not [name for name, _ in found if "fingerprint" in name or "ready" in name]
 
 
+def test_drafts_are_counted_by_model_and_proposer() -> None:
+    counters, metrics = Counters(), Metrics()
+    counters.note_draft(Source.NGRAM, 5, 3)
+    counters.note_draft(Source.DRAFT_MODEL, 8, 6)
+    counters.draft_rounds, counters.draft_s, counters.tokens_forced = 4, 0.25, 2
+    metrics.update_engine({"large": counters.snapshot(), "small": Counters().snapshot()})
+    found = samples(metrics)
+    assert len([0 for name, _ in found if name == "pointsman_draft_tokens_total"]) == 2 * len(Source)
+    for model, proposer, numbers in [
+        ("large", "ngram", (5, 3, 2)),
+        ("large", "draft_model", (8, 6, 2)),
+        ("large", "prediction", (0, 0, 0)),
+        ("small", "ngram", (0, 0, 0)),
+    ]:
+        labels = (("model", model), ("proposer", proposer))
+        names = ("draft_tokens", "accepted_draft_tokens", "wasted_draft_tokens")
+        assert tuple(found[f"pointsman_{name}_total", labels] for name in names) == numbers
+    large = (("model", "large"),)
+    assert found["pointsman_spec_decode_num_draft_tokens_total", large] == 13
+    assert found["pointsman_spec_decode_num_accepted_tokens_total", large] == 9
+    assert found["pointsman_engine_tokens_forced_total", large] == 2
+    assert found["pointsman_engine_draft_rounds_total", large] == 4
+    assert found["pointsman_engine_draft_seconds_total", large] == 0.25
+    assert not [name for name, _ in found if "ngram" in name], "a source is a label, never a part of a name"
+
+
 def test_lost_rows_and_the_spool_are_visible() -> None:
     metrics = Metrics()
     stats = WriteBehindStats()
@@ -187,7 +215,7 @@ async def test_every_metric_has_our_prefix() -> None:
     transport.silent_s = 0.5
     transport.die()
     metrics.watch(EngineLifeCollector(client, Drain(0.0)))
-    metrics.update_engine({"small": {"steps": 1}})
+    metrics.update_engine({"small": Counters().snapshot()})
     metrics.watch_writes(lambda: (WriteBehindStats(), 0))
     families = list(text_string_to_metric_families(metrics.render().decode()))
     declared = {value for name, value in vars(semconv).items() if name.startswith("METRIC_")}

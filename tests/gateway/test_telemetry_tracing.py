@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from engine.request import RequestTimeline
+from engine.request import DraftCounts, RequestTimeline
 from gateway.storage.records import RequestRecord
 from gateway.telemetry import semconv
 from gateway.telemetry.request_trace import RequestTrace
@@ -110,6 +110,29 @@ def test_a_request_makes_one_trace_of_seven_spans() -> None:
     assert chat.attributes[semconv.GEN_AI_RESPONSE_MODEL] == "small"
     assert chat.attributes[semconv.GEN_AI_INPUT_TOKENS] == 12
     assert "someone" not in str([dict(span.attributes or {}) for span in spans.values()])
+
+
+def test_the_decode_span_says_who_drafted_and_what_was_accepted() -> None:
+    recorded, now_s = Recorded(), time.monotonic()
+    drafts = {"ngram": DraftCounts(5, 3), "prediction": DraftCounts(2, 2)}
+    trace = recorded.trace()
+    seen = msgspec.structs.replace(timeline(now_s), drafts=drafts, drafted_tokens=7, accepted_tokens=5, forced_tokens=1)
+    trace.generation(record(), now_s - 1, now_s, [seen])
+    trace.end(200)
+    found = dict(recorded.spans()[semconv.SPAN_DECODE].attributes or {})
+    expected = {
+        "pointsman.tokens.drafted": 7,
+        "pointsman.tokens.accepted": 5,
+        "pointsman.tokens.forced": 1,
+        "pointsman.drafts.ngram.drafted": 5,
+        "pointsman.drafts.ngram.accepted": 3,
+        "pointsman.drafts.prediction.drafted": 2,
+        "pointsman.drafts.prediction.accepted": 2,
+    }
+    assert {
+        name: value for name, value in found.items() if name.startswith("pointsman.drafts.")
+    }.keys() <= expected.keys()
+    assert found | expected == found
 
 
 @given(st.permutations(["arrived_s", "admitted_s", "first_token_s", "finished_s"]), st.integers(0, 4))
