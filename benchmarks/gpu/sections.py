@@ -11,6 +11,7 @@ from benchmarks.gpu.decode import decode
 from benchmarks.gpu.linear import linear
 from benchmarks.gpu.sampling import sampling
 from benchmarks.gpu.small_kernels import small_kernels
+from benchmarks.gpu.verification import verification
 
 __all__ = ["LIMIT_S", "SECTIONS", "SectionPlan"]
 
@@ -30,6 +31,7 @@ class SectionPlan:
 def _sections() -> Iterator[SectionPlan]:
     yield SectionPlan("ceilings", ceilings, 5)
     yield SectionPlan("decode-llama-8b-bf16", decode("llama-8b"), 90)
+    yield SectionPlan("verify-llama-8b-bf16", verification("llama-8b"), 90)
     yield SectionPlan("attention-decode", decode_attention, 45)
     yield SectionPlan("attention-prefill", prefill_attention, 40)
     yield SectionPlan("sampling", sampling, 40)

@@ -54,6 +54,10 @@ class ScatteredMatcher:
         self._at += is_allowed
         return is_allowed
 
+    def forced_bytes(self) -> bytes:
+        """See TokenMatcher."""
+        return b""
+
     def rollback(self, n: int) -> None:
         """See TokenMatcher."""
         self._at -= n

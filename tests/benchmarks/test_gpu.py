@@ -18,7 +18,7 @@ SECTIONS = {
     "ceilings", "decode-llama-8b-bf16", "attention-decode", "attention-prefill", "sampling", "decode-qwen3-0.6b-bf16",
     "decode-qwen3-1.7b-bf16", "decode-llama-8b-int8", "decode-qwen3-0.6b-int8", "decode-qwen3-1.7b-int8", "linear",
     "transformers-llama-8b", "transformers-qwen3-0.6b", "transformers-qwen3-1.7b", "small-kernels",
-    "decode-llama-8b-int4", "decode-llama-8b-w8a8",
+    "decode-llama-8b-int4", "decode-llama-8b-w8a8", "verify-llama-8b-bf16",
 }  # fmt: skip
 MISSING = (
     "litestar", "xgrammar", "outlines_core", "llguidance", "jsonschema_rs", "sqlalchemy", "openai", "pydantic",
