@@ -10,7 +10,7 @@ import torch
 from engine.cpu_clock import CpuClock
 from engine.mask_budget import MaskBudget
 from engine.request import EngineError
-from engine.trial_walk import TrialWalk
+from engine.trial_walk import TrialWalk, allows
 from grammars.errors import MatcherFailed
 
 __all__ = ["GrammarFault", "GrammarTooSlow", "GuardedMatcher", "TokenMatcher"]
@@ -232,11 +232,6 @@ class GuardedMatcher:
             return method()
         except Exception as error:
             raise _fault(error) from error
-
-
-def allows(mask: np.ndarray, token: int) -> bool:
-    """Whether a mask int32 [n_words] holds a token, which may be any number."""
-    return 0 <= token < 32 * len(mask) and bool(mask.item(token >> 5) >> (token & 31) & 1)
 
 
 def children_of(parents: Sequence[int]) -> dict[int, list[int]]:

@@ -14,7 +14,6 @@ While answers are streaming, the prompts that are computed beside them are cut s
 longer (ChunkLimit).
 """
 
-import heapq
 import time
 from bisect import insort
 from collections import deque
@@ -32,6 +31,7 @@ from engine.kv_groups import KVGroup
 from engine.plan import Row, StepPlan, StepResult
 from engine.request import Request, RequestRefused, RequestStatus
 from engine.stats import Counters
+from engine.waiting_queue import WaitingQueue
 
 __all__ = ["Scheduler"]
 
@@ -74,14 +74,9 @@ class Scheduler:
         """Whether answers of another model wait for this one's steps to end; said by whoever runs several."""
         self._live: dict[str, Request] = {}
         self._running: list[Request] = []
-        self._queue: list[
-            tuple[tuple[float, int], int, Request]
-        ] = []  # a heap; entries of requests that left are skipped
-        self._waiting: dict[str, Request] = {}
+        self._queue = WaitingQueue()
         self._parked: dict[str, Request] = {}  # own blocks but do not run: held, or resumed and waiting; oldest first
         self._deadlines = Deadlines()
-        self._pushes = 0  # makes entries of the queue distinct, so that requests are never compared
-        self._waiting_tokens = 0
         self._arrivals = 0
         self._step_id = 0
         self._in_flight: deque[tuple[StepPlan, tuple[Request, ...]]] = deque()  # oldest first
@@ -89,7 +84,7 @@ class Scheduler:
     @property
     def has_work(self) -> bool:
         """Whether a step could compute something."""
-        return bool(self._running or self._waiting)
+        return bool(self._running or self._queue)
 
     @property
     def is_streaming(self) -> bool:
@@ -104,7 +99,7 @@ class Scheduler:
     @property
     def n_waiting(self) -> int:
         """Requests that were accepted and are not admitted yet, or were preempted."""
-        return len(self._waiting)
+        return len(self._queue)
 
     @property
     def n_held(self) -> int:
@@ -114,7 +109,7 @@ class Scheduler:
     @property
     def waiting_tokens(self) -> int:
         """Tokens that waiting requests have still to compute, by the count at their arrival."""
-        return self._waiting_tokens
+        return self._queue.n_tokens
 
     def requests(self) -> Iterator[Request]:
         """Every live request."""
@@ -163,14 +158,14 @@ class Scheduler:
         if request.status is RequestStatus.RUNNING:
             self._running.sort(key=lambda running: running.rank)
         else:
-            self._leave_queue(request)
+            self._queue.leave(request)
             self._enqueue(request)
 
     def finish(self, request: Request) -> None:
         """Forget the request and give its blocks back; those of an unfinished step stay untouched until its commit."""
         if request.status is RequestStatus.FINISHED:
             return
-        self._leave_queue(request)
+        self._queue.leave(request)
         if request.status is RequestStatus.RUNNING:
             self._running.remove(request)
         self._parked.pop(request.id, None)
@@ -233,7 +228,7 @@ class Scheduler:
         """
         requests = [request for request in self._running if request.id in awaited]
         missing = [self._tables.missing(request, len(request.tokens) + 1) for request in requests]
-        may_admit = self._waiting and len(self._running) < self.max_running
+        may_admit = self._queue and len(self._running) < self.max_running
         if not requests or may_admit or sum(missing) > self.pool.n_free:
             return None
         for request, n in zip(requests, missing, strict=True):
@@ -282,7 +277,7 @@ class Scheduler:
                 raise RuntimeError(
                     f"request {request.id}: {len(request.blocks)} blocks cannot hold {request.computed} tokens"
                 )
-        places = len(self._running) + len(self._waiting) + self.n_held
+        places = len(self._running) + len(self._queue) + self.n_held
         if places != len(self._live) or any(request.id not in self._live for request in self._running):
             raise RuntimeError(f"{len(self._live)} requests are live, {places} are running, waiting or held")
 
@@ -298,17 +293,17 @@ class Scheduler:
 
     def _refuse_overload(self, request: Request) -> None:
         """Raise RequestRefused where the queue is full, or too long for the request's deadline."""
-        tokens = self._waiting_tokens + len(request.tokens)
-        full = len(self._waiting) >= self.config.max_waiting_requests
-        if full or (self._waiting and tokens > self.config.max_waiting_tokens):
+        tokens = self._queue.n_tokens + len(request.tokens)
+        full = len(self._queue) >= self.config.max_waiting_requests
+        if full or (self._queue and tokens > self.config.max_waiting_tokens):
             raise RequestRefused(
                 "overloaded",
-                f"{len(self._waiting)} requests with {self._waiting_tokens} tokens are waiting: try again later",
-                retry_after_s=self.wait_s(self._waiting_tokens),
+                f"{len(self._queue)} requests with {self._queue.n_tokens} tokens are waiting: try again later",
+                retry_after_s=self.wait_s(self._queue.n_tokens),
             )
         if request.deadline_s is None:
             return
-        ahead = sum(waiting.queued_tokens for waiting in self._waiting.values() if waiting.rank < request.rank)
+        ahead = self._queue.n_tokens_before(request.rank)
         ahead += sum(len(running.tokens) - running.computed for running in self._running if self._is_chunk(running))
         wait_s, left_s = self.wait_s(ahead), request.deadline_s - self._clock()
         if ahead and wait_s > left_s:
@@ -355,7 +350,7 @@ class Scheduler:
         config, cost_model = self.config, self._cost_model
         if cost_model is None:
             return None
-        has_chunks, since_s = bool(self._waiting), inf
+        has_chunks, since_s = bool(self._queue), inf
         for request in self._running:
             if self._is_chunk(request):
                 has_chunks = True
@@ -415,12 +410,13 @@ class Scheduler:
 
         before: only those that are served before this one.
         """
-        while budget > 0 and self._queue and len(self._running) < self.max_running:
-            rank, _, request = self._queue[0]
-            if self._waiting.get(request.id) is not request or rank != request.rank:
-                heapq.heappop(self._queue)
-                continue
-            if (before is not None and rank > before.rank) or (limit is not None and limit.is_spent):
+        while budget > 0 and len(self._running) < self.max_running:
+            request = self._queue.first()
+            if (
+                request is None
+                or (before is not None and request.rank > before.rank)
+                or (limit is not None and limit.is_spent)
+            ):
                 break
             if not self._place(request):
                 if self.guests.reclaim():
@@ -428,8 +424,7 @@ class Scheduler:
                 if not self._running and self._release_parked(request):
                     continue
                 break
-            heapq.heappop(self._queue)
-            self._leave_queue(request)
+            self._queue.leave(request)
             self._parked.pop(request.id, None)
             request.status = RequestStatus.RUNNING
             request.timeline.admitted_s = request.timeline.admitted_s or self._clock()
@@ -517,17 +512,7 @@ class Scheduler:
 
     def _enqueue(self, request: Request) -> None:
         request.status = RequestStatus.WAITING
-        self._waiting[request.id] = request
-        request.queued_tokens = len(request.tokens) - request.computed
-        self._waiting_tokens += request.queued_tokens
-        self._pushes += 1
-        heapq.heappush(self._queue, (request.rank, self._pushes, request))
-
-    def _leave_queue(self, request: Request) -> None:
-        if self._waiting.get(request.id) is request:
-            del self._waiting[request.id]
-            self._waiting_tokens -= request.queued_tokens
-            request.queued_tokens = 0
+        self._queue.push(request)
 
     def _account_hit(self, request: Request, hit: PrefixHit) -> None:
         self.counters.prefix_queries += 1

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from engine.generation import Generation
-from engine.guarded_matcher import allows, children_of
+from engine.guarded_matcher import children_of
 from engine.sampling_row import SampledToken, SamplingRow
 from engine.speculation.draft import Draft
+from engine.trial_walk import allows
 
 __all__ = ["Tail", "Taken"]
 

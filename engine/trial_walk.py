@@ -10,7 +10,7 @@ import torch
 
 from grammars.errors import MatcherFailed
 
-__all__ = ["TrialWalk", "WalkingMatcher"]
+__all__ = ["TrialWalk", "WalkingMatcher", "allows"]
 
 T = TypeVar("T")
 
@@ -56,9 +56,7 @@ class TrialWalk:
 
     def allows(self, token: int) -> bool:
         """Whether a token may come next and is no end."""
-        word = token >> 5
-        is_known = 0 <= word < len(self.mask)
-        return is_known and bool(int(self.mask[word]) >> (token & 31) & 1) and token not in self._end_ids
+        return allows(self.mask, token) and token not in self._end_ids
 
     def advance(self, token: int) -> bool:
         """Take a token and find the mask after it; False, and no change, where that is not allowed or unknown."""
@@ -114,3 +112,8 @@ class TrialWalk:
             with contextlib.suppress(Exception):  # the request ends anyway
                 self._matcher.rollback(n)
             raise self._fault(error) from error
+
+
+def allows(mask: np.ndarray, token: int) -> bool:
+    """Whether a mask int32 [n_words] holds a token, which may be any number."""
+    return 0 <= token < 32 * len(mask) and bool(mask.item(token >> 5) >> (token & 31) & 1)
