@@ -190,7 +190,9 @@ class BlockTables:
         over the whole block.
         """
         index, n_rest = divmod(request.computed, self.pool.block_size)
-        if n_rest and self.pool.prefix_cache and (self._splits_blocks or not in_flight):
+        awaited = {target for _, target in self._copies}  # what is to be copied there is not there yet
+        is_whole = awaited.isdisjoint(table[index] for table in self._tables(request) if index < len(table))
+        if n_rest and is_whole and self.pool.prefix_cache and (self._splits_blocks or not in_flight):
             self._offer(request, index, request.computed)
         if self._copies:  # it leaves again before the step that it was placed for
             held = {block for table in self._tables(request) for block in table}

@@ -236,6 +236,8 @@ def _accept(generation: Generation, tail: Tail, taken: Iterable[Taken]) -> None:
             node = child
     finally:  # what came before a fault is committed
         generation.path, generation.n_tail = tuple(path), len(path)
-        timeline.accepted_tokens += len(path)
-        for child in path[: len(counts)]:
-            counts[child].accepted += 1
+        # One that ends the answer was right, too, though nothing goes on from it.
+        accepted = [each for each, is_accepted in verdicts if is_accepted]
+        timeline.accepted_tokens += len(accepted)
+        for each in accepted if counts else ():
+            counts[each].accepted += 1

@@ -98,9 +98,10 @@ class Engine:
         options = InstanceOptions(forced_tokens=forced_tokens, prefix_cache=prefix_cache)
         models, drafts = {_MODEL: config}, speculation or SpeculationConfig()
         if drafter is not None:
-            models[_DRAFTER] = replace(config, path=Path(drafter), quantize="none")
+            models[_DRAFTER] = replace(config, path=Path(drafter), quantize="none", max_model_len=None)
             drafts = replace(drafts, drafters={_MODEL: _DRAFTER})
-        pair = PairConfig(models, torch_threads=torch_threads, options=options, speculation=drafts)
+        kv_bytes = config.cache.kv_bytes if len(models) > 1 else None  # one budget for both
+        pair = PairConfig(models, kv_bytes, torch_threads, options=options, speculation=drafts)
         return cls(load_engine(pair))
 
     @property
@@ -113,10 +114,12 @@ class Engine:
         prompts: Prompt | Sequence[Prompt],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
         constraint: Constraint | Sequence[Constraint | None] | None = None,
+        predictions: Sequence[Sequence[int]] | None = None,
     ) -> list[GenerationResult]:
         """Answer all prompts in one batch, in their order. A single string or token list counts as one prompt.
 
-        params and constraint are one for all prompts, or one for each. Raises ValueError where their number differs,
+        params and constraint are one for all prompts, or one for each; predictions, tokens of the answers that are
+        expected (see Submit), are one for each. Raises ValueError where their number differs,
         RequestRefused for a prompt that can never fit, ConstraintRefused for a constraint that cannot be enforced, and
         EngineError where a request fails; the other requests are then cancelled.
         """
@@ -124,9 +127,12 @@ class Engine:
         n = len(token_lists)
         all_params = _one_each(params or SamplingParams(), n, "params")
         constraints = _one_each(constraint, n, "constraints")
+        if predictions is not None and len(predictions) != n:
+            raise ValueError(f"{len(predictions)} predictions for {n} prompts: give one for each")
+        expected = [[] for _ in range(n)] if predictions is None else [list(each) for each in predictions]
         submits = [
-            Submit(id=str(next(self._ids)), model=_MODEL, params=p, tokens=tokens, constraint=c)
-            for tokens, p, c in zip(token_lists, all_params, constraints, strict=True)
+            Submit(id=str(next(self._ids)), model=_MODEL, params=p, tokens=tokens, constraint=c, prediction=e)
+            for tokens, p, c, e in zip(token_lists, all_params, constraints, expected, strict=True)
         ]
         collectors = self._run(submits)
         return [_result(submit, collectors[submit.id]) for submit in submits]

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -28,7 +28,7 @@ class Forward:
     ) -> None:
         """gpu: what does the work, behind what was queued before."""
         self.waited_s = self.launch_s = 0.0
-        self._seconds = 0.0
+        self._seconds, self._is_kept = 0.0, False
         self._work, self._gpu = work, gpu
         self._output: Future[RunnerOutput] | RunnerOutput
         self._marks: list[torch.cuda.Event] = []  # on a GPU: when it begins, when it ends, when its tokens are drawn
@@ -75,6 +75,13 @@ class Forward:
             self._output = self._output.result()
             self.waited_s = time.perf_counter() - began
         return self._output
+
+    def keep(self) -> None:
+        """Let the output outlast other passes of its runner, which may write to where it lies."""
+        if not self._is_kept:
+            output = self.result()
+            hidden = None if output.hidden is None else output.hidden.clone()
+            self._output, self._is_kept = replace(output, logits=output.logits.clone(), hidden=hidden), True
 
     def _compute(self) -> RunnerOutput:
         began = time.perf_counter()

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from engine.cpu_clock import CpuClock
+from engine.guess_budget import GuessBudget
 from engine.mask_budget import MaskBudget
 from engine.request import EngineError
 from engine.trial_walk import TrialWalk, allows
@@ -68,6 +69,9 @@ class GuardedMatcher:
     The mask of each position is filled once, always into the same memory, and read once: how many of its words are not
     zero says, for nearly all of them, that neither the end nor a single token is all that may follow. fill_s: seconds
     spent on masks so far.
+
+    Masks of positions that the answer has come to may end the request when they are slow; those that only guesses need
+    end the guessing: see `allows_drafts`.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class GuardedMatcher:
         """end_ids: the model's end tokens, which the matcher allows when the answer is complete. slow_mask_s: see
         MaskBudget."""
         self._budget, self._clock = MaskBudget(slow_mask_s), CpuClock(slow_mask_s / 4)
+        self._guesses = GuessBudget(slow_mask_s)
         self._matcher, self._end_ids = matcher, end_ids
         self._row = torch.zeros(-(-vocab_size // 32), dtype=torch.int32)
         self._mask = self._row.numpy()  # the same memory
@@ -95,6 +100,12 @@ class GuardedMatcher:
         if not self._is_filled:
             self._fill()
         return self._mask
+
+    @property
+    def allows_drafts(self) -> bool:
+        """Whether guesses are worth making: once they are too slow for the backend, or beyond its limits, no token of a
+        tail is found legal any more, and no walk takes one."""
+        return not self._guesses.is_spent
 
     @property
     def is_over(self) -> bool:
@@ -129,14 +140,18 @@ class GuardedMatcher:
 
         An end token in the tail counts as illegal: nothing could be sampled after it. The state is left as it was.
         """
-        if not tail:
-            return self.mask[None]
-        began, began_cpu = time.perf_counter(), time.thread_time()
+        own = self.mask  # the answer's own, whatever is guessed
+        if not tail or not self.allows_drafts:
+            return own[None].copy()  # as the others, it stays what it is
         until = next((i for i, token in enumerate(tail) if token in self._end_ids), len(tail))
-        masks, _ = self._call(lambda: self._matcher.trial(list(tail[:until])))
-        self.fill_s += time.perf_counter() - began
-        self._charge(time.thread_time() - began_cpu, len(masks))
-        return masks.numpy()
+        began = self._guesses.begin()
+        found, n_legal = self._call(lambda: self._matcher.trial(list(tail[:until])))
+        self.fill_s += self._guesses.count(began, len(found))
+        masks = found.numpy()
+        masks[0] = own  # it may have failed the second time
+        if n_legal < until and self._may_follow(masks[n_legal], tail[n_legal]):
+            self._guesses.give_up()  # it is no illegal token that ended the trial
+        return masks
 
     def masks_of_tree(self, tokens: Sequence[int], parents: Sequence[int]) -> tuple[np.ndarray, list[bool]]:
         """The masks before a tree of tokens and after each of its nodes, int32 [1 + n, n_words], and which nodes are
@@ -181,13 +196,11 @@ class GuardedMatcher:
     def walk(self) -> TrialWalk:
         """Lead the matcher along a draft that is being made; nothing else may be asked until the walk is closed. Then
         `note_walk` counts what it took."""
-        return TrialWalk(self._matcher, self.mask.copy(), self._end_ids, _fault)
+        return TrialWalk(self._matcher, self.mask.copy(), self._end_ids, _fault, self._guesses)
 
     def note_walk(self, walk: TrialWalk) -> None:
-        """Count the masks of a walk that is closed. Raises GrammarTooSlow."""
-        self.fill_s += walk.cpu_s
-        if walk.n_masks:
-            self._charge(walk.cpu_s, walk.n_masks)
+        """Count the time of a walk that is closed."""
+        self.fill_s += walk.seconds
 
     def forced_text(self) -> bytes:
         """Bytes that must come next, as far as the backend sees; they may have several spellings in tokens."""
@@ -222,9 +235,9 @@ class GuardedMatcher:
         if seconds >= self._budget.slow_s:
             self._charge(self._clock.spent_since(began))
 
-    def _charge(self, cpu_s: float, n_masks: int = 1) -> None:
-        if self._budget.is_spent(cpu_s, n_masks):
-            took = f"{1000 * cpu_s / n_masks:.0f} ms"
+    def _charge(self, cpu_s: float) -> None:
+        if self._budget.is_spent(cpu_s):
+            took = f"{1000 * cpu_s:.0f} ms"
             raise GrammarTooSlow(f"a token mask of its constraint took {took}, after other slow ones: simplify it")
 
     def _call(self, method: Callable[[], T]) -> T:

@@ -5,7 +5,7 @@ finds there what routing left in the prefix cache, and whatever it has is the fi
 room.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
 from engine.block_tables import BlockTables
 from engine.blocks import BlockPool
@@ -33,20 +33,19 @@ class Guests:
 
     def place(self, request: Request, reserve: int) -> bool:
         """Give a guest the blocks of all its tokens, those of the prefix cache first; False, and nothing is taken,
-        where fewer than `reserve` would be left. What has to be copied for it is up to `take_copies`."""
-        while not self._tables.place(request, self._tables.find(request), reserve):
-            if not self.reclaim():
-                return False
+        where fewer than `reserve` would be left. What has to be copied for it is up to `take_copies`. No guest ever
+        takes from another: they would take it from each other for ever."""
+        if not self._tables.place(request, self._tables.find(request), reserve):
+            return False
         request.n_prompt = request.computed
         self._requests[request.id] = request
         return True
 
-    def grow(self, request: Request, end: int, reserve: int, keep: Collection[str] = ()) -> bool:
-        """Let a guest hold `end` tokens; False where fewer than `reserve` blocks would be left. keep: ids of guests
-        that are not to lose theirs for it."""
-        while (missing := self._tables.missing(request, end)) and missing + reserve > self._pool.n_free:
-            if not self.reclaim({request.id, *keep}):
-                return False
+    def grow(self, request: Request, end: int, reserve: int) -> bool:
+        """Let a guest hold `end` tokens; False where fewer than `reserve` blocks would be left."""
+        missing = self._tables.missing(request, end)
+        if missing and missing + reserve > self._pool.n_free:
+            return False
         if missing:
             self._tables.grow(request, end)
         self._requests[request.id] = self._requests.pop(request.id)
@@ -74,10 +73,9 @@ class Guests:
             request.computed = min(request.computed, request.n_prompt)
             self._tables.drop(request)
 
-    def reclaim(self, keep: Collection[str] = ()) -> bool:
-        """Take the blocks of the guest that was used longest ago; False where there is none but those of `keep`."""
-        for request in self._requests.values():
-            if request.id not in keep:
-                self.leave(request)
-                return True
-        return False
+    def reclaim(self) -> bool:
+        """Take the blocks of the guest that was used longest ago; False where there is none."""
+        request = next(iter(self._requests.values()), None)
+        if request is not None:
+            self.leave(request)
+        return request is not None

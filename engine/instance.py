@@ -97,6 +97,8 @@ class ModelInstance:
             root_key=self.root_key,
             n_hosts=lambda: self.scheduler.n_running,
             cost_model=self.cost_model,
+            max_tokens=self.scheduler.config.budget,
+            before=self._keep_flight,
             thread=thread,
             wants_distributions=wants_distributions,
         )
@@ -256,11 +258,13 @@ class ModelInstance:
             self._flight = self._launch(plan, pulse, draws.tokens)
         return self._collect(flight, output)
 
+    def _keep_flight(self) -> None:
+        """Another model's drafts are about to be computed between the launch of a step and its draws."""
+        if self._flight is not None and self._runner.reuses_outputs:
+            self._flight.forward.keep()
+
     def _may_run_ahead(self, draws: StepDraws) -> bool:
-        generations = draws.generations
-        if not self._runs_ahead or len(generations) != self.scheduler.n_running:
-            return False
-        if any(generation.request.tail for generation in generations):
+        if not self._runs_ahead or draws.has_tails or len(draws.generations) != self.scheduler.n_running:
             return False
         return self.speculator is None or self.speculator.may_run_ahead()
 

@@ -15,9 +15,10 @@ class MaskBudget:
         self.n_slow = 0
 
     def is_spent(self, cpu_s: float, n_masks: int = 1) -> bool:
-        """Whether the request must end after another `n_masks` masks: with the third slow one, or one that took ten
-        times as long. cpu_s: of all of them."""
-        if cpu_s < self.slow_s:
+        """Whether it is enough after another `n_masks` masks: with the third slow one, or one that took ten times as
+        long. cpu_s: of all of them; each is taken to have had its share."""
+        mean_s = cpu_s / n_masks
+        if mean_s < self.slow_s:
             return False
-        self.n_slow += min(n_masks, int(cpu_s / self.slow_s))
-        return self.n_slow >= _STRIKES or cpu_s >= _HOPELESS * self.slow_s * n_masks
+        self.n_slow += n_masks
+        return self.n_slow >= _STRIKES or mean_s >= _HOPELESS * self.slow_s

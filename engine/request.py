@@ -191,8 +191,12 @@ class Request:
 
     def clear_tail(self) -> None:
         """Drop what was proposed."""
-        self.tail.clear()
-        self.tail_parents.clear()
+        self.cut_tail(0)
+
+    def cut_tail(self, n: int) -> None:
+        """Drop what was proposed but for the first n tokens, which are a tree as well."""
+        del self.tail[n:]
+        del self.tail_parents[n:]
 
     @property
     def remaining(self) -> int:

@@ -82,6 +82,11 @@ class ModelRunner:
         return self._cache.n_bytes + self._states.n_bytes
 
     @property
+    def reuses_outputs(self) -> bool:
+        """Whether a step may write to where the logits of the last one lie."""
+        return self._graphs is not None
+
+    @property
     def groups(self) -> tuple[KVGroup, ...]:
         """The KV groups, for each of which a row needs a block table."""
         return self._cache.groups

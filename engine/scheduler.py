@@ -191,6 +191,8 @@ class Scheduler:
             step_id = self._in_flight[0][0].step_id
             raise RuntimeError(f"step {step_id} is not committed: commit it before the next schedule()")
         budget, limit = self.config.budget, self._chunk_limit()
+        has_prompts = self._queue or any(map(self._is_chunk, self._running))
+        spared = budget // 2 if has_prompts else 0  # guesses leave that much for prompts
         granted: list[tuple[Request, int]] = []
         while len(granted) < len(self._running):
             request = self._running[len(granted)]
@@ -201,10 +203,9 @@ class Scheduler:
                 granted.append(first)
                 budget -= first[1]
                 continue
-            n = self._grant(request, budget - reserved, limit if is_chunk else None)
-            if request.tail and not self._has_room_for_tail(request, n, self._running[len(granted) + 1 :]):
-                n -= len(request.tail)
-                request.clear_tail()
+            n = self._grant(request, budget - reserved, limit if is_chunk else None, spared)
+            if request.tail:
+                n = self._fit_tail(request, n, self._running[len(granted) + 1 :])
             if not self._grow(request, n):
                 break
             self._tables.announce(request, request.computed + n)
@@ -369,23 +370,28 @@ class Scheduler:
             since_s=since_s,
         )
 
-    def _grant(self, request: Request, budget: int, limit: ChunkLimit | None) -> int:
-        """How many tokens of the request go into this step; its tail is cut to what fits behind them."""
+    def _grant(self, request: Request, budget: int, limit: ChunkLimit | None, spared: int = 0) -> int:
+        """How many tokens of the request go into this step; its tail is cut to what fits behind them, if it is to leave
+        `spared` of the budget to others."""
         known = len(request.tokens) - request.computed
         room = min(self._prefill_cap, budget, self.window - request.computed)
         if limit is not None:
             room = limit.take(request.computed, min(known, room), request.timeline.arrived_s)
-        del request.tail[max(0, room - known) :]
-        del request.tail_parents[max(0, room - known) :]
+        request.cut_tail(max(0, min(room, budget - spared) - known))
         return min(known + len(request.tail), room)
 
-    def _has_room_for_tail(self, request: Request, n: int, later: Sequence[Request]) -> bool:
-        """Whether the request may have blocks for n more tokens, its tail among them, without anybody losing theirs for
-        a guess: those who are granted theirs later in the step get what their known tokens need."""
-        missing = self._tables.missing(request, request.computed + n)
-        if not missing:
-            return True
-        return missing + sum(self._tables.missing(each, len(each.tokens)) for each in later) <= self.pool.n_free
+    def _fit_tail(self, request: Request, n: int, later: Sequence[Request]) -> int:
+        """Cut the tail to what has blocks without anybody losing theirs for a guess: those who are granted theirs later
+        in the step get what their known tokens need. Returns what is left of the n tokens."""
+        needed = None
+        while request.tail and (missing := self._tables.missing(request, request.computed + n)):
+            if needed is None:
+                needed = sum(self._tables.missing(each, len(each.tokens)) for each in later)
+            if missing + needed <= self.pool.n_free:
+                break
+            request.cut_tail(len(request.tail) - 1)
+            n -= 1
+        return n
 
     def _grow(self, request: Request, n: int) -> bool:
         """Give the request blocks for `n` more tokens; False if it had to be preempted itself."""

@@ -1,13 +1,13 @@
 """A matcher led along a draft token by token, and back."""
 
 import contextlib
-import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 
+from engine.guess_budget import GuessBudget
 from grammars.errors import MatcherFailed
 
 __all__ = ["TrialWalk", "WalkingMatcher", "allows"]
@@ -35,8 +35,8 @@ class TrialWalk:
     """Where an answer would stand after each token of a draft that is still being made, until `close` puts the matcher
     back to where it was. In between nobody else may use it.
 
-    What a backend cannot say about a guess only ends the walk: `advance` returns False. Whatever else it raises puts
-    the matcher back, and is raised as what `fault` makes of it.
+    What a backend cannot say about a guess, or not soon, only ends the walk, and those that follow: `advance` returns
+    False. Whatever else it raises puts the matcher back, and is raised as what `fault` makes of it.
     """
 
     def __init__(
@@ -45,13 +45,14 @@ class TrialWalk:
         mask: np.ndarray,
         end_ids: frozenset[int],
         fault: Callable[[Exception], Exception],
+        budget: GuessBudget,
     ) -> None:
-        """mask: int32 [n_words], what may come first."""
-        self._matcher, self._end_ids, self._fault = matcher, end_ids, fault
+        """mask: int32 [n_words], what may come first. budget: of all walks for one answer."""
+        self._matcher, self._end_ids, self._fault, self._budget = matcher, end_ids, fault, budget
         self.mask = mask
         """What may come next; each position has its own."""
-        self.n_masks, self.cpu_s = 0, 0.0
-        """Masks that were found on the way, and the processor time they took."""
+        self.seconds = 0.0
+        """What finding the masks on the way took, by the clock."""
         self._taken = 0
 
     def allows(self, token: int) -> bool:
@@ -59,8 +60,9 @@ class TrialWalk:
         return allows(self.mask, token) and token not in self._end_ids
 
     def advance(self, token: int) -> bool:
-        """Take a token and find the mask after it; False, and no change, where that is not allowed or unknown."""
-        return self.allows(token) and self._guarded(self._advance, token)
+        """Take a token and find the mask after it; False, and no change, where that is not allowed or unknown, or where
+        the budget of guesses is spent."""
+        return not self._budget.is_spent and self.allows(token) and self._guarded(self._advance, token)
 
     def forced_text(self) -> bytes:
         """Bytes that must come next, as far as the backend sees."""
@@ -79,22 +81,23 @@ class TrialWalk:
             self._guarded(self._matcher.rollback, n)
 
     def _advance(self, token: int) -> bool:
+        began = self._budget.begin()
         try:
             if not self._matcher.advance(token):
                 return False
         except MatcherFailed:
+            self._budget.give_up()
             return False
         self._taken += 1
         row = torch.zeros(len(self.mask), dtype=torch.int32)
-        began = time.thread_time()
         try:
             self._matcher.fill_mask(row)
         except MatcherFailed:
+            self._budget.give_up()
             self._taken -= 1
             self._matcher.rollback(1)
             return False
-        self.cpu_s += time.thread_time() - began
-        self.n_masks += 1
+        self.seconds += self._budget.count(began)
         self.mask = row.numpy()
         return True
 

@@ -168,7 +168,13 @@ def _explain(message: str, settings: Mapping[str, Setting], sources: Mapping[str
     name = re.sub(r"\[(?:\.\.\.|\d+)\]", "", path.rstrip("`")).lstrip(".")
     source = sources.get(name, str(config) if config else "the settings")
     if name in settings and (choices := _choices(settings[name].annotation)):
-        what += ", use " + " or ".join(map(str, choices))
+        is_list = get_origin(settings[name].annotation) is tuple
+        if is_list and not path.rstrip("`").endswith("]"):  # the list itself is wrong, not one of its entries
+            example = ", ".join(f'"{choice}"' for choice in choices[:2])
+            what += f": write a list, such as {name.rsplit('.', 1)[-1]} = [{example}], of"
+        else:
+            what += ", use"
+        what += " " + " or ".join(map(str, choices))
     return f"setting {name or '(top level)'} (from {source}): {what[:1].lower()}{what[1:]}. See docs/settings.md."
 
 
@@ -206,7 +212,7 @@ def _checked(settings: Settings, sources: Mapping[str, str]) -> Settings:
     drafting = settings.speculation.sources
     if twice := sorted({source for source in drafting if drafting.count(source) > 1}):
         raise SettingsError(f"speculation.sources names {', '.join(twice)} twice: name each source once")
-    if not drafting:
+    if not drafting and settings.speculation.mode != "off":
         raise SettingsError('speculation.sources is empty: name a source, or set speculation.mode to "off"')
     paths = {
         name: path.expanduser()

@@ -100,13 +100,21 @@ class IndentedState:
                 self._apply_first(words)
 
     def advance(self, token_id: int) -> bool:
-        """Take a token; an illegal one leaves the state as it is."""
+        """Take a token; an illegal one leaves the state as it is. So does one that the other backend raises at."""
         spelling = self._spellings.by_id[token_id]
         after = self._read(spelling)
         if after is None or not self._inner.advance(token_id):
             return False
-        if isinstance(after, IndentCursor) and after.is_promise and b"\n" in spelling and not self._keeps(after):
-            self._inner.rollback(1)
+        is_kept = False
+        try:
+            if isinstance(after, IndentCursor) and after.is_promise and b"\n" in spelling:
+                is_kept = self._keeps(after)
+            else:
+                is_kept = True
+        finally:
+            if not is_kept:
+                self._inner.rollback(1)
+        if not is_kept:
             return False
         self._positions.append(after)
         return True

@@ -21,7 +21,8 @@ class BackendState(Protocol):
         """
 
     def advance(self, token_id: int) -> bool:
-        """Take a text token; False, with the state unchanged, when it is illegal."""
+        """Take a text token; False, with the state unchanged, when it is illegal. Whatever it raises, the state is
+        unchanged as well: a guess may be beyond the limits, and the answer goes on."""
 
     def rollback(self, n: int) -> None:
         """Undo the last `n` tokens."""
@@ -81,7 +82,8 @@ class Matcher:
             self._write(row, view[1])
 
     def advance(self, token_id: int) -> bool:
-        """Take a token. False, with the state unchanged, when it is illegal here."""
+        """Take a token. False, with the state unchanged, when it is illegal here. Raises MatcherFailed as `fill_mask`,
+        with the state unchanged, too."""
         if self._terminated:
             return False
         if token_id in self._vocabulary.stop_ids:
@@ -135,8 +137,8 @@ class Matcher:
         """Masks along a draft: (int32 [n_valid + 1, n_words], n_valid), where `tail[:n_valid]` is legal.
 
         Row i is the mask before `tail[i]`; the last row is the mask after the legal part, zero when that ended in a
-        stop token. The state is always as before. Never raises: a backend that fails under way ends the legal part
-        before that token.
+        stop token. The state is always as before. A backend at its limits raises nothing: it ends the legal part before
+        that token.
         """
         import torch
 
@@ -150,11 +152,12 @@ class Matcher:
                 taken += 1
                 rows.append(self._mask())
         except MatcherFailed:
-            rows = rows or [torch.zeros(self._vocabulary.n_words, dtype=torch.int32)]
-        n_valid = len(rows) - 1
-        self.rollback(taken)
+            if not rows:
+                return torch.zeros(1, self._vocabulary.n_words, dtype=torch.int32), 0
+        finally:
+            self.rollback(taken)
         self._row = rows[0]
-        return torch.stack(rows), n_valid
+        return torch.stack(rows), len(rows) - 1
 
     def _mask(self) -> "torch.Tensor":
         """The mask of this position, computed once; nobody may write into it."""

@@ -32,12 +32,16 @@ class UnionState:
             row |= other
 
     def advance(self, token_id: int) -> bool:
-        """Take a token; an illegal one leaves the state as it is."""
+        """Take a token; an illegal one leaves the state as it is. So does one that a branch raises at."""
         at = self._n_tokens
-        for i, branch in enumerate(self._branches):
-            if self._taken[i] == at and branch.advance(token_id):
-                self._taken[i] = at + 1
-                self._n_tokens = at + 1
+        try:
+            for i, branch in enumerate(self._branches):
+                if self._taken[i] == at and branch.advance(token_id):
+                    self._taken[i] = at + 1
+                    self._n_tokens = at + 1
+        except BaseException:
+            self.rollback(self._n_tokens - at)
+            raise
         return self._n_tokens > at
 
     def rollback(self, n: int) -> None:

@@ -73,17 +73,21 @@ class DraftModel:
         root_key: Callable[[str], bytes],
         n_hosts: Callable[[], int],
         cost_model: CostModel,
+        max_tokens: int,
+        before: Callable[[], None],
         thread: Executor | None = None,
         wants_distributions: bool = False,
     ) -> None:
         """sampler: of the target's vocabulary. window: most tokens of a request of the drafter. vocab_size: of the
         target; one of both may have room for more tokens than the tokenizer has. root_key: of the drafter's prefix
         cache, by tenant (see `blocks.root_key`). n_hosts: how many requests of its own run, each of which may need a
-        block. cost_model: of the drafter. thread: where its forward passes are computed (None: here).
+        block. cost_model: of the drafter. max_tokens: of one of its steps. before: is called before each of
+        its forward passes. thread: where its forward passes are computed (None: here).
         wants_distributions: whether drafts are verified by their ratio."""
         self._runner, self._guests, self._sampler, self._window = runner, guests, sampler, window
         self._root_key, self._n_hosts, self._thread = root_key, n_hosts, thread
         self._wants_distributions, self._vocab_size, self._cost_model = wants_distributions, vocab_size, cost_model
+        self._max_tokens, self._before = max_tokens, before
         self._predicted: dict[tuple[int, int], float] = {}  # see predict_s
         self._n_predicted = 0
         self._shadows: dict[str, _Shadow] = {}
@@ -135,7 +139,7 @@ class DraftModel:
             if not self._guests.place(own, self._n_hosts()):
                 return False
         self._agree(request, ())
-        n = min(most, len(own.tokens) - 1 - own.computed)
+        n = min(most, self._max_tokens, len(own.tokens) - 1 - own.computed)
         if n > 0:
             if not self._guests.grow(own, own.computed + n, self._n_hosts()):
                 return False
@@ -150,7 +154,6 @@ class DraftModel:
         """Another token for each request, all of which have caught up; None where it has no room."""
         self.n_computed = 0
         rows, drawn_by, guesses = list[Row](), list[int](), list[Guess | None]()
-        keep = {each.request.id for each in asked}
         for index, each in enumerate(asked):
             guesses.append(None)
             own = self._shadows[each.request.id].request
@@ -158,7 +161,7 @@ class DraftModel:
             end = len(own.tokens)
             if not own.blocks or end >= self._window or not self._knows(each.drafted):
                 continue
-            if not self._guests.grow(own, end, self._n_hosts(), keep):
+            if not self._guests.grow(own, end, self._n_hosts()):
                 continue
             rows.append(self._guests.row(own, end - own.computed, n_logits=1, is_draft=True))
             drawn_by.append(index)
@@ -211,6 +214,7 @@ class DraftModel:
 
     def _run(self, rows: Sequence[Row]) -> torch.Tensor:
         self._steps += 1
+        self._before()
         plan = StepPlan(self._steps, tuple(rows), copies=self._guests.take_copies())
         if self._thread is None:
             return self._runner.run(plan).logits

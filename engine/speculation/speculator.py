@@ -84,7 +84,8 @@ class Speculator:
         growing = [
             Growing(each, self._memory(each), room)
             for each in generations
-            if (room := min(self.config.max_draft, each.n_left - 1)) > 0
+            if (each.matcher is None or each.matcher.allows_drafts)
+            and (room := min(self.config.max_draft, each.n_left - 1)) > 0
         ]
         faults: dict[str, GrammarFault] = {}
         self._ask_free(growing, faults)
@@ -153,7 +154,7 @@ class Speculator:
         for node, is_accepted in generation.verdicts:
             source = tree.sources[node]
             acceptance.observe(source, tree.probabilities[node], is_accepted, memory.trust(source))
-        accepted, n_free = set(generation.path), 0
+        accepted, n_free = {node for node, is_accepted in generation.verdicts if is_accepted}, 0
         for node in range(len(generation.request.tail)):
             is_accepted = node in accepted
             self._counters.note_draft(tree.sources[node], 1, int(is_accepted))
@@ -164,13 +165,14 @@ class Speculator:
     def learn_step(self, plan: StepPlan, forward_s: float, seconds: float) -> None:
         """Learn what the step took that `draft` was last asked about. seconds: all of it but for drafting."""
         outlook, self._found_outlook = self._found_outlook, None
+        planned, self._planned = self._planned, (0, 0)
         self._n_steps += 1
         is_plain = outlook is None or not outlook.n_nodes
         if is_plain:
             self._plain_s = seconds
         if not self.config.is_adaptive or (is_plain and self._n_steps % PLAIN_STEPS):
             return  # plain steps are alike, and to learn takes time
-        if (len(plan.rows), plan.n_tokens) != self._planned:
+        if (len(plan.rows), plan.n_tokens) != planned:
             return
         n_nodes, n_masked = (0, 0) if outlook is None else (outlook.n_nodes, outlook.n_masked)
         self.controller.observe_step(len(plan.rows), n_nodes, n_masked, max(0.0, seconds - forward_s))
@@ -323,19 +325,25 @@ class Speculator:
                 memory.n_patient = max(0, memory.n_patient - 1)
                 continue
             missing = model.n_missing(request)
-            if missing is not None and missing > FEW_MISSING and may_catch_up:
+            if missing is None:
+                continue
+            if missing > FEW_MISSING:
+                if not may_catch_up:
+                    continue
                 may_catch_up = False
-                is_worth = memory.catches_up = memory.catches_up or self._is_worth_catching_up(
-                    each, missing, len(growing)
-                )
-                if is_worth and model.catch_up(request, self._chunk(missing, len(growing))):
-                    missing = model.n_missing(request)
-                elif not is_worth:
-                    memory.n_patient = PATIENCE
+                if not memory.catches_up or not model.has_pages(request):
+                    memory.catches_up = self._is_worth_catching_up(each, missing, len(growing))
+                n = self._chunk(missing, len(growing))
+                if not memory.catches_up or not model.catch_up(request, n):
+                    memory.catches_up, memory.n_patient = False, PATIENCE
+                    continue
+                missing = model.n_missing(request)
             if missing is None or missing > FEW_MISSING:
                 continue
             if model.has_pages(request) or model.catch_up(request, missing):
                 ready.append(each)
+            else:
+                memory.n_patient = PATIENCE
         return ready
 
     def _is_worth_catching_up(self, growing: Growing, missing: int, n_streams: int) -> bool:

@@ -141,7 +141,8 @@ class Run:
     async def _pump(self, index: int, params: SamplingParams, prediction: Sequence[int] = ()) -> None:
         """Carry one choice's events to the queue; the first choice continues the router's prefill if there is one.
 
-        prediction: tokens that this answer is expected to have: the client's prediction, or another model's answer.
+        prediction: tokens of this model that the answer is expected to have, the client's prediction. A cascade would
+        hand over here what the model before it answered; there is none yet.
         """
         handle, alias = None, self.model.alias
         if index == 0:

@@ -99,12 +99,16 @@ class TrackedState:
             known.put(key, row)
 
     def advance(self, token_id: int) -> bool:
-        """Take a token; an illegal one leaves the state as it is."""
+        """Take a token; an illegal one leaves the state as it is, and so does whatever raises."""
         if not self._inner.advance(token_id):
             return False
-        following = self._positions[-1].read(self._spellings.by_id[token_id])
+        following = None
+        try:
+            following = self._positions[-1].read(self._spellings.by_id[token_id])
+        finally:
+            if following is None:
+                self._inner.rollback(1)
         if following is None:
-            self._inner.rollback(1)
             return False
         self._positions.append(following)
         return True

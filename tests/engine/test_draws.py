@@ -101,7 +101,7 @@ def test_no_answer_depends_on_the_trees_that_were_drafted(
         assert generation.n_tail == len(path)
         assert generation.verdicts == verdicts
         assert len(generation.output) - done == len(path) + 1
-        drafted, accepted = drafted + len(tail), accepted + len(path)
+        drafted, accepted = drafted + len(tail), accepted + sum(is_right for _, is_right in verdicts)
     timeline = generation.request.timeline
     assert (timeline.drafted_tokens, timeline.accepted_tokens) == (drafted, accepted)
     assert sum(counts.drafted for counts in timeline.drafts.values()) == drafted

@@ -236,6 +236,51 @@ def test_a_backend_that_raises_amid_a_tree_leaves_the_state_as_it_was(
     assert raising.left > 0
 
 
+@pytest.mark.parametrize("kind", ["chain", "tree"])
+def test_a_guess_beyond_the_limits_ends_the_guessing_and_the_answer_goes_on(
+    compiler: GrammarCompiler, kind: str
+) -> None:
+    constraint, text = GRAMMARS["json"]
+    example, failed = tokens_of(compiler, text), set[str]()
+    parents = [-1, 0, 1, 2] if kind == "chain" else [-1, 0, 0, 1]
+    for fails_at in range(1, 40):
+        straight = GuardedMatcher(compiler.compile(constraint).matcher(), frozenset([END_ID]), VOCAB, slow_mask_s=60)
+        inner = compiler.compile(constraint).matcher()
+        state: Any = Raising(inner._state)
+        state.error, inner._state = MatcherFailed("too many states"), state
+        matcher = GuardedMatcher(inner, frozenset([END_ID]), VOCAB, slow_mask_s=60)
+
+        def n_legal(matcher: GuardedMatcher) -> int:
+            if kind == "chain":
+                return len(matcher.masks_along(example[:4])) - 1
+            return sum(matcher.masks_of_tree([*example[:2], *example[1:3]], parents)[1])
+
+        expected = n_legal(straight)
+        assert expected > 1
+        _ = matcher.mask
+        state.left = fails_at
+        try:
+            n_found = n_legal(matcher)
+        except GrammarFault:
+            assert state.failed == "rollback"
+            continue
+        if state.left > 0:
+            assert matcher.allows_drafts
+            break
+        state.left = 0
+        failed.add(state.failed)
+        assert n_found < expected
+        assert not matcher.allows_drafts
+        assert n_legal(matcher) == 0
+        for token in example:
+            assert np.array_equal(matcher.mask, straight.mask)
+            matcher.advance(token)
+            straight.advance(token)
+        assert matcher.is_complete
+    assert failed == {"advance", "fill"}
+    assert state.left > 0
+
+
 def test_an_answer_is_over_once_only_the_end_may_follow(compiler: GrammarCompiler) -> None:
     matcher = guarded(compiler, "a", "ab")
     a, b = (tokens_of(compiler, letter)[0] for letter in "ab")

@@ -66,22 +66,40 @@ def test_no_request_of_the_model_itself_waits_or_gives_way_for_a_guest(seed: int
     assert history(has_guests=True) == history(has_guests=False)
 
 
-def test_whoever_was_used_longest_ago_goes_first_and_those_in_a_round_stay() -> None:
+def test_no_guest_takes_from_another_and_hosts_take_from_whoever_was_used_longest_ago() -> None:
     guests, pool = guests_of(6)
     first, second, third = (guest_of(7, name) for name in ("first", "second", "third"))
     for guest in (first, second):
         assert guests.place(guest, 0)
     first.tokens += [9] * 4
     assert guests.grow(first, 9, 0)
-    assert guests.place(third, 1)
-    assert (bool(first.blocks), bool(second.blocks), bool(third.blocks)) == (True, False, True)
-    third.tokens += [9] * 8
-    assert not guests.grow(third, 13, 0, keep={"first"})
-    assert guests.grow(third, 13, 0)
-    assert [guest.id for guest in guests] == ["third"]
-    guests.leave(third)
-    guests.leave(third)
+    assert not guests.place(third, 0) or pool.n_free == 0
+    assert first.blocks
+    assert second.blocks
+    assert not guests.grow(second, 17, 0)
+    assert guests.reclaim()
+    assert (bool(first.blocks), bool(second.blocks)) == (True, False)
+    while guests.reclaim():
+        pass
+    guests.leave(first)
     assert pool.n_free == pool.n_blocks
+
+
+def test_a_guest_that_leaves_before_its_copy_was_made_shares_none_of_it() -> None:
+    guests, _ = guests_of(20)
+    known, guest = guest_of(6, "known"), guest_of(12)
+    assert guests.place(known, 0)
+    computed(guests, known, 6)
+    guests.leave(known)
+    assert guests.place(guest, 0)
+    assert guest.computed == 6, "4 tokens are shared, 2 are to be copied"
+    guests.leave(guest)
+    assert guests.take_copies() == ()
+    other = guest_of(12, "other")
+    assert guests.place(other, 0)
+    [(source, _)] = guests.take_copies()
+    assert source not in other.blocks
+    assert other.computed == 6
 
 
 @pytest.mark.parametrize("reserve", [0, 1, 2, 3])
@@ -92,7 +110,7 @@ def test_blocks_that_hosts_may_need_are_left_free(reserve: int) -> None:
     assert guests.grow(guest, 9, reserve) == (reserve <= 1)
     assert pool.n_free >= reserve
     assert not guests.place(guest_of(17, "too large"), 0)
-    assert list(guests) == [], "it was given up in vain"
+    assert list(guests) == [guest], "nothing was given up in vain"
 
 
 def test_guesses_are_never_found_by_anybody() -> None:

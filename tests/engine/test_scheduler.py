@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from engine.blocks import BlockPool
 from engine.config import SchedulerConfig
-from engine.plan import StepResult
+from engine.plan import Accepted, StepResult
 from engine.request import Request, RequestRefused, RequestStatus
+from engine.scheduler import Scheduler
 from tests.engine.costs import STEP_S, TOKEN_S, linear_cost_model
 from tests.engine.fake_core import FakeCore
 from tests.engine.fake_runner import continuation
@@ -403,3 +404,44 @@ def test_no_tail_takes_blocks_that_anybody_else_needs() -> None:
                     assert list(row.tokens[row.n - row.n_logits + 1 :]) == tails[row.request_id][: row.n_logits - 1]
         n_preempted += core.scheduler.counters.preemptions
     assert min(n_compared, n_preempted, n_dropped) > 50
+
+
+def test_a_tail_is_cut_to_the_blocks_that_are_free() -> None:
+    scheduler = Scheduler(SchedulerConfig(), BlockPool(3, 4), max_model_len=64)
+    request = Request("r", [1] * 6)
+    scheduler.add(request)
+    plan = scheduler.schedule()
+    assert plan is not None
+    scheduler.commit(StepResult(plan.step_id, {"r": Accepted((2,))}))
+    request.tail, request.tail_parents = [3] * 9, [-1, 0, 1, -1, 3, 4, 2, 6, 7]
+    plan = scheduler.schedule()
+    assert plan is not None
+    [row] = plan.rows
+    assert row.tokens == (2, 3, 3, 3, 3, 3), "12 places, of which 6 were computed"
+    assert row.parents == (-1, 0, 1, -1, 3)
+
+
+def test_drafts_leave_half_of_a_step_to_prompts_that_wait() -> None:
+    scheduler = Scheduler(SchedulerConfig(token_budget=16, max_rows=8), BlockPool(64, 4), max_model_len=256)
+    for name in "ab":
+        scheduler.add(Request(name, [1] * 3))
+    plan = scheduler.schedule()
+    assert plan is not None
+    scheduler.commit(StepResult(plan.step_id, {name: Accepted((2,)) for name in "ab"}))
+
+    def drafted() -> list[int]:
+        for request in scheduler.requests():
+            if request.id in "ab":
+                request.tail = [3] * 12
+        plan = scheduler.schedule()
+        assert plan is not None
+        scheduler.commit(
+            StepResult(plan.step_id, {row.request_id: Accepted((2,)) for row in plan.rows if row.n_logits})
+        )
+        return [row.n for row in plan.rows]
+
+    assert sum(drafted()) == 16
+    scheduler.add(Request("prompt", [1] * 40))
+    *tails, prompt = drafted()
+    assert prompt >= 8
+    assert sum(tails) == 8

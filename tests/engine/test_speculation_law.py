@@ -31,6 +31,7 @@ from grammars import Sequence as Parts
 from tests.engine.answers import SCHEMA, SHARED, SUBMITS, assert_same, assert_same_bits, renamed
 from tests.engine.checkpoints import END_ID, build_checkpoint
 from tests.engine.harness import MODEL, Seen, build_core, drive, engine_config, instance_of, is_idle, run, submit
+from tests.engine.recorded import recorded_platform
 from tests.engine.recorder import Recorder
 
 SMALL = "small"
@@ -594,3 +595,30 @@ def probabilities(folders: Checkpoints, prompt: Sequence[int]) -> dict[tuple[int
                 longer[*answer, token] = p * share
         found = longer
     return found
+
+
+@pytest.mark.parametrize("is_recorded", [False, True])
+@pytest.mark.parametrize("overlap_depth", [0, 1])
+def test_a_drafter_may_have_a_step_of_its_own_under_way(
+    folders: Checkpoints, overlap_depth: int, is_recorded: bool
+) -> None:
+    """Recorded steps write their logits to one place: those of the drafter's own step are still to be drawn from."""
+    config = engine_config(folders.target, max_rows=4)
+    asked = [
+        submit("large", SHARED, max_tokens=40, ignore_eos=True),
+        submit("small", SHARED[:9], model=SMALL, max_tokens=40, ignore_eos=True),
+        submit("small too", SHARED[:19], model=SMALL, max_tokens=40, ignore_eos=True),
+    ]
+    expected = run(build_core(config, config, names=(MODEL, SMALL)), *asked)
+    drafts = SpeculationConfig((Source.DRAFT_MODEL,), drafters={MODEL: SMALL}, is_adaptive=False)
+    core = build_core(
+        config,
+        config,
+        names=(MODEL, SMALL),
+        speculation=drafts,
+        overlap_depth=overlap_depth,
+        platform=recorded_platform() if is_recorded else None,
+    )
+    for seen, plain in zip(run(core, *asked), expected, strict=True):
+        assert_same(seen, plain)
+    assert instance_of(core).counters.draft_rounds > 0

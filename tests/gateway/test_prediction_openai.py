@@ -53,7 +53,7 @@ def test_an_answer_that_was_foreseen_is_verified_from_its_prediction(bundled: Ga
     assert foreseen.usage.completion_tokens == plain.usage.completion_tokens
     assert details(plain.usage)["accepted_prediction_tokens"] == 0
     found = details(foreseen.usage)
-    assert found["accepted_prediction_tokens"] > 0
+    assert found["accepted_prediction_tokens"] > 0 == found["rejected_prediction_tokens"]
     ours = found["speculation"]["by_proposer"]["prediction"]
     assert (
         ours["accepted"]
@@ -63,6 +63,26 @@ def test_an_answer_that_was_foreseen_is_verified_from_its_prediction(bundled: Ga
     assert ours["wasted"] == found["rejected_prediction_tokens"]
     mistaken = ask(prediction=predicted(text.replace("a", "o")))
     assert mistaken.choices[0].message.content == text
+
+
+@pytest.mark.parametrize("model", ["small", "large"])
+def test_of_a_prediction_that_goes_on_behind_a_stop_string_what_comes_before_is_accepted(
+    bundled: GatewayServer, model: str
+) -> None:
+    def ask(**fields: Any) -> Any:
+        with bundled.client() as client:
+            return client.chat.completions.create(
+                model=model, messages=MESSAGES, temperature=0, max_tokens=40, **fields
+            )
+
+    text = ask().choices[0].message.content
+    stop = text[20:24]
+    cut = ask(stop=[stop])
+    foreseen = ask(stop=[stop], prediction=predicted(text))
+    assert foreseen.choices[0].message.content == cut.choices[0].message.content == text[: text.index(stop)]
+    assert foreseen.usage.completion_tokens == cut.usage.completion_tokens
+    # All but the first token, which the prompt's step yields: also the one that ends the answer.
+    assert details(foreseen.usage)["accepted_prediction_tokens"] == foreseen.usage.completion_tokens - 1
 
 
 @pytest.mark.parametrize("temperature", [0, 1])

@@ -1,5 +1,6 @@
 """Settings: sources, precedence, refusals, and a page that documents every one."""
 
+import re
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
@@ -146,7 +147,8 @@ def test_a_misspelt_key_is_refused_with_the_right_name(
         ({"POINTSMAN_SPECULATION_SOURCES": "ngram,guess"}, "", "use forced or prediction or ngram"),
         ({}, "[speculation]\nsources = ['ngram', 'ngram']", "names ngram twice: name each source once"),
         ({}, "[speculation]\nsources = []", r'sources is empty: .*mode to "off"'),
-        ({}, "[speculation]\nsources = 'ngram'", r"speculation\.sources .*expected `array`"),
+        ({"POINTSMAN_SPECULATION_SOURCES": ","}, "", r'sources is empty: .*mode to "off"'),
+        ({}, "[speculation]\nsources = ['guess']", r"value 'guess', use forced or prediction or ngram"),
         ({}, "[speculation]\nmax_draft = 64", r"speculation\.max_draft .*<= 63"),
         ({}, "[speculation]\nverification = 'typical'", "use coupled or ratio"),
         ({"POINTSMAN_DATABASE_URL": "mysql://a:geheim@b/c"}, "", "use postgresql"),
@@ -158,6 +160,16 @@ def test_a_wrong_value_is_refused_with_its_source(
     with pytest.raises(SettingsError, match=message) as caught:
         load_settings(environ, toml_file(tmp_path, toml))
     assert "geheim" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given_value", ["'ngram'", "3", "true", "{ ngram = 1 }"])
+def test_a_value_for_a_list_is_refused_with_a_list_that_can_be_written_instead(
+    given_value: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsError, match=r"speculation\.sources .*expected `array`.*, of forced or") as caught:
+        load_settings({}, toml_file(tmp_path, f"[speculation]\nsources = {given_value}"))
+    (example,) = re.findall(r"sources = \[.*?\]", str(caught.value))
+    assert load_settings({}, toml_file(tmp_path, f"[speculation]\n{example}")).speculation.sources
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
@@ -219,3 +231,9 @@ def test_speculation_is_configured_as_it_was_set() -> None:
     off = load_settings({**environ, "POINTSMAN_SPECULATION_MODE": "off"})
     assert pair_config(off).speculation.sources == ()
     assert pair_config(off).speculation.drafters == {}
+
+
+def test_sources_may_be_empty_where_nothing_is_drafted(tmp_path: Path) -> None:
+    settings = load_settings({}, toml_file(tmp_path, "[speculation]\nmode = 'off'\nsources = []"))
+    assert settings.speculation.sources == pair_config(settings).speculation.sources == ()
+    assert not settings.uses_predictions

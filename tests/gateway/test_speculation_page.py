@@ -48,3 +48,8 @@ def test_the_example_of_usage_has_the_shape_that_is_sent() -> None:
     assert msgspec.to_builtins(read) == msgspec.json.decode(example)
     assert isinstance(read.speculation, msgspec.Struct)
     assert read.speculation.drafted == sum(found.drafted for found in read.speculation.by_proposer.values())
+    for found in (read.speculation, *read.speculation.by_proposer.values()):
+        assert found.drafted == found.accepted + found.wasted
+    prediction = read.speculation.by_proposer["prediction"]
+    assert read.accepted_prediction_tokens == prediction.accepted
+    assert read.rejected_prediction_tokens == prediction.wasted

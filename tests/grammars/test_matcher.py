@@ -15,9 +15,22 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from grammars import Choice, Constraint, Grammar, GrammarCompiler, JsonSchema, Regex
+from grammars import (
+    Alternatives,
+    Choice,
+    Constraint,
+    Copied,
+    FreeText,
+    Grammar,
+    GrammarCompiler,
+    JsonSchema,
+    Layout,
+    Regex,
+)
+from grammars import Sequence as SequenceOf
 from grammars.errors import MatcherFailed
-from grammars.llguidance_backend import LLGuidanceBackend
+from grammars.llguidance_backend import LLGuidanceBackend, LLGuidanceState
+from grammars.tracking.position import Position
 from tests.grammars.answers import END, draw, legal
 
 TINY = ["{", "}", '"', '"a', '":', "a", "b", ",", "1", "0", '{"', "[", "]", "11", "ab"]
@@ -256,3 +269,73 @@ def test_what_a_draft_uses_up_of_the_limits_is_not_the_answers_loss(tiny: Gramma
     free.fill(expected)
     assert row.tolist() == expected.tolist()
     assert state.advance(TINY.index("0"))
+
+
+TAGS = JsonSchema({"type": "array", "items": {"enum": ["a", "b"]}, "minItems": 2, "uniqueItems": True})
+WRAPPED: dict[str, tuple[Constraint, str]] = {
+    "plain": (JsonSchema({"type": "array", "items": {"type": "integer"}}), "[1,23]"),
+    "a rule": (TAGS, '["a","b"]'),
+    "a layout": (JsonSchema({"type": "object"}, layout=Layout("indented", 1)), '{\n "a": [\n  1\n ]\n}'),
+    "a source": (Copied(JsonSchema({"type": "array", "items": {"type": "string"}}), "one two"), '["one","wo"]'),
+    "alternatives": (Alternatives((JsonSchema({"type": "array", "items": {"type": "string"}}), TAGS)), '["a","b"]'),
+    "a prelude": (SequenceOf((FreeText("</t>"), TAGS)), 'why</t>["b","a"]'),
+}
+"""Each state that stands before another one, and a text that leads through it."""
+
+
+class OutOfLimits:
+    """Lets its n-th call from now on end in MatcherFailed, before it does anything."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.left = -1
+        for owner, name in [(LLGuidanceState, "fill"), (LLGuidanceState, "advance"), (Position, "read")]:
+            patch.setattr(owner, name, self._counted(getattr(owner, name)))
+
+    def _counted(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            self.left -= 1
+            if self.left == 0:
+                raise MatcherFailed("too many states")
+            return method(*arguments)
+
+        return call
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_a_step_beyond_the_limits_leaves_every_state_where_it_was(
+    compiler: GrammarCompiler, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    constraint, text = WRAPPED[name]
+    matcher = compiler.compile(constraint).matcher()
+    limits, n_failed = OutOfLimits(monkeypatch), 0
+    for byte in text.encode():
+        before = _row(compiler, matcher)
+        for fails_at in itertools.count(1):
+            fork = matcher.fork()
+            limits.left = fails_at
+            try:
+                is_legal = matcher.advance(byte)
+            except MatcherFailed:
+                n_failed += 1
+                assert torch.equal(_row(compiler, matcher), before)
+                assert matcher.forced_bytes() == fork.forced_bytes()
+                assert matcher.is_complete == fork.is_complete
+                continue
+            limits.left = -1
+            assert is_legal
+            assert fork.advance(byte)
+            assert torch.equal(_row(compiler, matcher), _row(compiler, fork))
+            break
+    assert matcher.is_complete
+    assert n_failed >= 2
+
+
+def test_a_trial_whose_first_mask_fails_is_no_reason_to_forbid_everything(
+    compiler: GrammarCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matcher, expected = (compiler.compile(WRAPPED["plain"][0]).matcher() for _ in range(2))
+    with monkeypatch.context() as patch:
+        OutOfLimits(patch).left = 1
+        masks, n_valid = matcher.trial(b"[1")
+        assert (masks.any(), n_valid) == (False, 0)
+    assert torch.equal(_row(compiler, matcher), _row(compiler, expected))
