@@ -62,6 +62,11 @@ class Growing:
         self.masks: list[np.ndarray] = []  # of the walk: before the first token, and after each of the main path
 
     @property
+    def walks_with_model(self) -> bool:
+        """Whether its first token is the draft model's; else the free proposers have had their say there."""
+        return bool(self.drafted) and self.builder.evidence(0)[1] is Source.DRAFT_MODEL
+
+    @property
     def is_masked(self) -> bool:
         """Whether its tokens are drawn under a grammar's masks."""
         return self.generation.matcher is not None

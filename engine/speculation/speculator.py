@@ -9,7 +9,7 @@ a constraint holds, the grammar is led along what the draft model writes, so tha
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from math import exp
 
 import msgspec
@@ -36,12 +36,16 @@ FEW_MISSING = 32
 """So many tokens the draft model computes in its next round, beside the draft."""
 PATIENCE = 16
 """Steps until it is asked again whether a round of the draft model pays, or a prompt on it."""
+RESTING_AFTER, RESTING_STRIDE = 16, 4
+"""After so many steps in a row in which nothing paid for anybody, drafts are thought of in one of so many."""
 MOST_IDLE = 8
 """Steps that are launched ahead, at most, before drafts are thought of again."""
-LONGEST_STRIDE = 8
+LONGEST_STRIDE = 16
 """Steps from one time to the next, at most, that the free proposers are asked for a request."""
-GAIN_RATE = 0.05
-"""How fast it is noticed that they are of use, or of none."""
+GAIN_RATE, ASK_RATE = 0.15, 0.05
+"""How fast it is noticed that they are of use to a request, or of none, and what they are for all of them."""
+LEAST_GAIN = 0.2
+"""What they are taken to bring to a request for which they were never asked, in tokens."""
 PLAIN_STEPS = 8
 """Of so many steps without drafts one is learned from."""
 
@@ -65,6 +69,8 @@ class Speculator:
         self._memories: dict[str, Memory] = {}
         self._streams: Sequence[Generation] = ()
         self._found_outlook: Outlook | None = None
+        self._gain = 1.0  # what the free proposers brought lately, each time they were asked
+        self._free_s = 0.0  # of drafting for the coming step, but for rounds of the draft model
         self._plain_s = 0.0  # of the latest step whose outlook was asked for
         self._n_steps = 0
         self._refused_for = self._refusals_left = 0
@@ -76,21 +82,20 @@ class Speculator:
     def draft(self, generations: Sequence[Generation]) -> dict[str, GrammarFault]:
         """Give each of these running requests a tail, if it pays. Returns by request id what a grammar's backend
         raised."""
+        if self.config.is_adaptive and self._n_idle >= RESTING_AFTER and self._n_idle % RESTING_STRIDE:
+            self._n_idle += 1
+            return {}
         began = time.perf_counter()
         for generation in generations:
             generation.draft = None
             generation.request.clear_tail()
         self._begin(generations)
-        growing = [
-            Growing(each, self._memory(each), room)
-            for each in generations
-            if (each.matcher is None or each.matcher.allows_drafts)
-            and (room := min(self.config.max_draft, each.n_left - 1)) > 0
-        ]
+        model = self._draft_model if self._may_ask_model(len(generations)) else None
+        growing, due = self._begin_drafts(generations, is_model_asked=model is not None)
         faults: dict[str, GrammarFault] = {}
-        self._ask_free(growing, faults)
-        if self._draft_model is not None and self._may_ask_model(len(growing)):
-            self._draft_by_model(self._draft_model, growing, faults)
+        self._ask_free(due, faults)
+        if model is not None:
+            self._draft_by_model(model, growing, faults)
         is_idle = True
         for each in growing:
             if (each.drafted or each.walk is not None) and each.generation.request.id not in faults:
@@ -109,8 +114,10 @@ class Speculator:
         self._idle_left = min(self._n_idle, MOST_IDLE)
         seconds = time.perf_counter() - began
         self._counters.draft_s += seconds
+        self._free_s = seconds
         if outlook is not None:
-            outlook.spend(max(0.0, seconds - outlook.drafting_s))
+            self._free_s -= outlook.drafting_s
+            self.controller.observe_drafting(outlook.n_nodes, self._free_s)
         return faults
 
     def _begin(self, streams: Sequence[Generation]) -> None:
@@ -140,7 +147,7 @@ class Speculator:
     def learn(self, generation: Generation) -> None:
         """Learn from what became of a request's draft, before its step is committed."""
         memory, draft = self._memories.get(generation.request.id), generation.draft
-        if memory is None:
+        if memory is None or (draft is None and memory.peek is None):
             return
         acceptance = self.controller.acceptance
         new = generation.uncommitted()
@@ -159,7 +166,7 @@ class Speculator:
             is_accepted = node in accepted
             self._counters.note_draft(tree.sources[node], 1, int(is_accepted))
             n_free += is_accepted and tree.sources[node] is not Source.DRAFT_MODEL
-        memory.gain += GAIN_RATE * (n_free - memory.gain)
+        self._note_gain(memory, n_free)
         generation.draft = None
 
     def learn_step(self, plan: StepPlan, forward_s: float, seconds: float) -> None:
@@ -177,7 +184,7 @@ class Speculator:
         n_nodes, n_masked = (0, 0) if outlook is None else (outlook.n_nodes, outlook.n_masked)
         self.controller.observe_step(len(plan.rows), n_nodes, n_masked, max(0.0, seconds - forward_s))
         if outlook is not None:
-            self.controller.observe_outcome(outlook, seconds + outlook.drafting_s)
+            self.controller.observe_outcome(outlook, seconds + outlook.drafting_s + self._free_s)
 
     def forget(self, generation: Generation) -> None:
         """Drop what is kept of a request that is over."""
@@ -195,31 +202,51 @@ class Speculator:
         if memory is None:
             n_top = self.config.width if self.config.width > 1 else 0
             params = msgspec.structs.replace(generation.params, logprobs=n_top)
-            memory = self._memories[request_id] = Memory(params)
+            memory = self._memories[request_id] = Memory(params, gain=max(self._gain, LEAST_GAIN))
         return memory
 
     def _estimate(self, growing: Growing, source: Source, belief: float) -> float:
         return self.controller.acceptance.estimate(source, belief, growing.memory.trust(source))
 
-    def _ask_free(self, growing: Sequence[Growing], faults: dict[str, GrammarFault]) -> None:
-        """Ask the free proposers. That takes some microseconds for each request, so it has to pay, too: where what they
-        said lately was of little use, they are asked in one step of LONGEST_STRIDE only."""
-        n_asked, began = 0, time.perf_counter()
-        token_s = self._plain_s / max(1, len(growing))
-        for each in growing:
-            memory = each.memory
+    def _begin_drafts(
+        self, generations: Sequence[Generation], *, is_model_asked: bool
+    ) -> tuple[list[Growing], list[Growing]]:
+        """The requests that may get a draft in this step, and those of them for which the free proposers are asked.
+
+        To ask takes some microseconds for each request, so it has to pay, too: where what they said lately was of
+        little use, they are asked in one step of LONGEST_STRIDE only.
+        """
+        token_s = self._plain_s / max(1, len(generations))
+        growing, due = list[Growing](), list[Growing]()
+        for generation in generations:
+            memory = self._memory(generation)
             memory.n_steps += 1
-            if self.config.is_adaptive and memory.gain * token_s < self._ask_s and memory.n_steps % LONGEST_STRIDE:
-                continue
-            n_asked += 1
+            is_useful = not self.config.is_adaptive or memory.gain * token_s >= self._ask_s
+            is_due = is_useful or not memory.n_steps % LONGEST_STRIDE
+            room = min(self.config.max_draft, generation.n_left - 1)
+            matcher = generation.matcher
+            if room > 0 and (is_due or is_model_asked) and (matcher is None or matcher.allows_drafts):
+                growing.append(Growing(generation, memory, room))
+                if is_due:
+                    due.append(growing[-1])
+        return growing, due
+
+    def _ask_free(self, due: Sequence[Growing], faults: dict[str, GrammarFault]) -> None:
+        """Let the free proposers say what they have."""
+        began = time.perf_counter()
+        for each in due:
             try:
                 self._extend_freely(each, self._forced_at_root(each))
             except GrammarFault as fault:
                 faults[each.generation.request.id] = fault
             if not each.drafted:
-                memory.gain -= GAIN_RATE * memory.gain
-        if n_asked:
-            self._ask_s += GAIN_RATE * ((time.perf_counter() - began) / n_asked - self._ask_s)
+                self._note_gain(each.memory, 0)
+        if due:
+            self._ask_s += ASK_RATE * ((time.perf_counter() - began) / len(due) - self._ask_s)
+
+    def _note_gain(self, memory: Memory, n_tokens: int) -> None:
+        memory.gain += GAIN_RATE * (n_tokens - memory.gain)
+        self._gain += ASK_RATE * (n_tokens - self._gain)
 
     def _may_ask_model(self, n_streams: int) -> bool:
         """Whether the draft model is thought of in this step: not soon after one in which it did not pay, unless
@@ -227,7 +254,7 @@ class Speculator:
         if n_streams != self._refused_for:
             self._refusals_left = 0
         self._refusals_left -= 1
-        return self._refusals_left < 0
+        return self._draft_model is not None and self._refusals_left < 0
 
     def _forced_at_root(self, growing: Growing) -> bytes:
         matcher = growing.generation.matcher
@@ -282,13 +309,15 @@ class Speculator:
         growing.append(token, belief, source, reach)
         return walk is None or growing.follow(walk, token)
 
-    def _draft_by_model(self, model: DraftModel, growing: Iterable[Growing], faults: dict[str, GrammarFault]) -> None:
+    def _draft_by_model(self, model: DraftModel, growing: Sequence[Growing], faults: dict[str, GrammarFault]) -> None:
         active = self._caught_up(model, [each for each in growing if each.generation.request.id not in faults])
+        if not active and not any(each.memory.catches_up for each in growing):
+            self._refuse_model()
         is_first = True
         while active:
             if not self._pays_round(active, is_first=is_first):
                 if is_first:
-                    self._refused_for, self._refusals_left = len(self._streams), PATIENCE
+                    self._refuse_model()
                 return
             asked = list[Asked]()
             for each in list(active):
@@ -315,6 +344,9 @@ class Speculator:
                     faults[each.generation.request.id] = fault
             active, is_first = [] if self._is_probe else still, False
             self._is_probe = False
+
+    def _refuse_model(self) -> None:
+        self._refused_for, self._refusals_left = len(self._streams), PATIENCE
 
     def _caught_up(self, model: DraftModel, growing: Sequence[Growing]) -> list[Growing]:
         """The requests for which the draft model can go on at once; at most one other is brought closer to that."""
@@ -447,7 +479,7 @@ class Speculator:
     def _settle(self, growing: Growing) -> None:
         """Add the branches that pay, put the grammar back, and hand the draft to its request."""
         generation, walk = growing.generation, growing.walk
-        if self.config.width > 1 and len(growing.builder):
+        if self.config.width > 1 and growing.walks_with_model:
             growing.branches += self._free_branch(growing)
         try:
             for branch in sorted(growing.branches, key=lambda each: -each.depth):

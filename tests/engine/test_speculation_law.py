@@ -357,7 +357,7 @@ def test_preemption_and_a_drafter_without_room_change_nothing(
     seen = drive(core, arrivals)
     check(core, [(each.id, each) for each in ASKED], seen, plain, recorder)
     assert instance_of(core).counters.preemptions > 0
-    assert taken.count(True) > 2
+    assert taken.count(True) > 1
 
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
