@@ -22,8 +22,6 @@ ANCHOR_STEPS = 4.0
 OUTLIER = 4.0
 """Times its prediction that a measurement counts for at most: on a busy machine a single step may take fifty times as
 long, which says nothing of the next one."""
-GUESSED_DRAFTING_S, DRAFTING_RATE = 20e-6, 0.05
-"""What it takes to find a node for nothing, and how fast that is learned."""
 RECENT_DECAY = 0.5 ** (1 / 8)
 RECENT_WEIGHT = 0.5
 """Of recent steps beside the coming one, in what a token is worth. Half of a sum over some twelve steps did best where
@@ -53,7 +51,7 @@ class Controller:
         self._cost_model, self._draft_guess_s = cost_model, draft_guess_s
         self._one = cost_model.step([Shape(0, 1, 1)])
         self._host, self._round = _host_fit(), _round_fit(draft_guess_s)
-        self._surcharge, self._drafting_s = Surcharge(), GUESSED_DRAFTING_S
+        self._surcharge = Surcharge()
         self._recent_tokens = self._recent_s = 0.0  # of recent steps, in units of the same steps without drafts
         self._answer_tokens = GUESSED_ANSWER
         self._probes_s: float | None = None  # until the first step
@@ -87,13 +85,6 @@ class Controller:
         if outlook.n_nodes:
             nodes_s = (outlook.seconds - plain_s - drafting_s - prices.surcharge_s) / prices.surcharge
         self._surcharge.observe(plain_s, nodes_s + drafting_s, seconds)
-
-    def observe_drafting(self, n_nodes: int, seconds: float) -> None:
-        """Learn what it took to find a step's nodes, beside rounds of the draft model: what comes next has that price,
-        too."""
-        if n_nodes:
-            node_s = min(seconds / n_nodes, OUTLIER * self._drafting_s)
-            self._drafting_s += DRAFTING_RATE * (node_s - self._drafting_s)
 
     def round_seconds(self, n_rows: int, n_tokens: int, n_masked: int) -> float:
         """Seconds of one round of the draft model: n_tokens tokens of n_rows requests, a draw for each row, n_masked of
@@ -181,8 +172,8 @@ class Controller:
         many_s = seconds(n_few + 1) - behind_s
         few_s = (behind_s - seconds(0)) / n_few if n_few else many_s
         return StepPrices(
-            few_s=factor * (few_s + host[3] + self._drafting_s),
-            many_s=factor * (many_s + host[3] + self._drafting_s),
+            few_s=factor * (few_s + host[3]),
+            many_s=factor * (many_s + host[3]),
             n_few=n_few,
             mask_s=factor * host[4],
             entry_s=factor * host[2] + surprise_s,

@@ -70,12 +70,11 @@ class Speculator:
         self._streams: Sequence[Generation] = ()
         self._found_outlook: Outlook | None = None
         self._gain = 1.0  # what the free proposers brought lately, each time they were asked
-        self._free_s = 0.0  # of drafting for the coming step, but for rounds of the draft model
         self._plain_s = 0.0  # of the latest step whose outlook was asked for
         self._n_steps = 0
         self._refused_for = self._refusals_left = 0
         self._planned = (0, 0)  # rows and tokens of the coming step, if nothing else joins it
-        self._ask_s = 0.0  # of asking the free proposers for one request
+        self._ask_s = 0.0  # of one request for which the free proposers are asked, with all that follows from it
         self._is_probe = False  # what the draft model says now is verified whether it seems to pay or not
         self._n_idle = self._idle_left = 0  # decisions in a row that drafted nothing; steps that need no new one
 
@@ -114,10 +113,11 @@ class Speculator:
         self._idle_left = min(self._n_idle, MOST_IDLE)
         seconds = time.perf_counter() - began
         self._counters.draft_s += seconds
-        self._free_s = seconds
+        free_s = seconds if outlook is None else seconds - outlook.drafting_s
+        if due:
+            self._ask_s += ASK_RATE * (free_s / len(due) - self._ask_s)
         if outlook is not None:
-            self._free_s -= outlook.drafting_s
-            self.controller.observe_drafting(outlook.n_nodes, self._free_s)
+            outlook.spend(free_s)
         return faults
 
     def _begin(self, streams: Sequence[Generation]) -> None:
@@ -184,7 +184,7 @@ class Speculator:
         n_nodes, n_masked = (0, 0) if outlook is None else (outlook.n_nodes, outlook.n_masked)
         self.controller.observe_step(len(plan.rows), n_nodes, n_masked, max(0.0, seconds - forward_s))
         if outlook is not None:
-            self.controller.observe_outcome(outlook, seconds + outlook.drafting_s + self._free_s)
+            self.controller.observe_outcome(outlook, seconds + outlook.drafting_s)
 
     def forget(self, generation: Generation) -> None:
         """Drop what is kept of a request that is over."""
@@ -233,7 +233,6 @@ class Speculator:
 
     def _ask_free(self, due: Sequence[Growing], faults: dict[str, GrammarFault]) -> None:
         """Let the free proposers say what they have."""
-        began = time.perf_counter()
         for each in due:
             try:
                 self._extend_freely(each, self._forced_at_root(each))
@@ -241,8 +240,6 @@ class Speculator:
                 faults[each.generation.request.id] = fault
             if not each.drafted:
                 self._note_gain(each.memory, 0)
-        if due:
-            self._ask_s += ASK_RATE * ((time.perf_counter() - began) / len(due) - self._ask_s)
 
     def _note_gain(self, memory: Memory, n_tokens: int) -> None:
         memory.gain += GAIN_RATE * (n_tokens - memory.gain)

@@ -23,6 +23,7 @@ def compute(tables: BlockTables, tokens: list[int], salt: str = "") -> Request:
     """A request that was placed, computed in full and offered to the cache."""
     request = Request("r", list(tokens), root_key=root(salt))
     assert tables.place(request, tables.find(request), reserve=0)
+    tables.take_copies()  # by the step that computes the rest
     request.computed = len(tokens)
     tables.advance(request)
     return request

@@ -81,9 +81,10 @@ def test_usage_counts_tokens_with_all_details(server: GatewayServer) -> None:
         for reply in replies
         if reply.usage and reply.usage.prompt_tokens_details
     ]
-    assert cached[0] == 0
+    assert cached[0] is not None
     assert cached[1] is not None
-    assert cached[1] > 0, "the second request finds the first one's pages"
+    assert cached[0] < 10, "the template's own beginning, at most, is known from other requests"
+    assert cached[1] > 50, "the second request finds the first one's pages"
 
 
 def test_usage_says_why_no_more_of_the_prompt_was_cached(server: GatewayServer) -> None:

@@ -98,7 +98,7 @@ def test_prices_are_those_that_the_cost_model_gives_the_same_rows_with_a_longer_
         for n in (1, 3, 16, 30):
             longer = [Shape(start, 1 + n, 1 + n), *rows[1:]]
             forward_s = model.seconds(model.step(longer)) - model.seconds(model.step(rows))
-            host_s = n * 25e-6  # what is guessed of a node, and of finding it
+            host_s = n * 5e-6  # what is guessed of a node
             assert outlook.prices.nodes_s(0, n, 0) == pytest.approx(forward_s + host_s, rel=0.05)
 
 
