@@ -19,8 +19,9 @@ __all__ = ["Branch", "Growing", "Memory", "ends", "side_branches"]
 @dataclass(slots=True)
 class Memory:
     """What is known of a request between its steps. peek: what a free proposer would have said next: a source, a token,
-    its belief. n_patient: steps until it is asked again whether the draft model should compute its prompt. gain: tokens
-    that the free proposers brought lately, each time they were asked."""
+    its belief. n_patient: steps until it is asked again whether the draft model should compute its prompt; catches_up:
+    it is to, and may be under way. n_steps: in which drafts were thought of. gain: tokens that the free proposers
+    brought lately, each time they were asked."""
 
     draft_params: SamplingParams
     trusts: dict[Source, Trust] = field(default_factory=dict)

@@ -83,6 +83,7 @@ class Speculator:
         raised."""
         if self.config.is_adaptive and self._n_idle >= RESTING_AFTER and self._n_idle % RESTING_STRIDE:
             self._n_idle += 1
+            self._idle_left = MOST_IDLE
             return {}
         began = time.perf_counter()
         for generation in generations:
