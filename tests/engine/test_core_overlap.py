@@ -10,19 +10,12 @@ from engine.core import EngineCore
 from engine.messages import Cancel, Command, Finished, Prepare, Release, Submit
 from engine.plan import StepPlan
 from engine.request import FinishReason
-from grammars import Choice, JsonSchema
+from grammars import Choice
+from tests.engine.answers import SCHEMA
 from tests.engine.checkpoints import build_checkpoint
 from tests.engine.harness import MODEL, Seen, build_core, drive, engine_config, instance_of, is_idle, run, submit
 
 PROMPT = [(i * 53 + 7) % 480 + 8 for i in range(45)]
-SCHEMA = JsonSchema(
-    {
-        "type": "object",
-        "properties": {"name": {"enum": ["anna", "bob"]}, "count": {"type": "integer", "minimum": 0, "maximum": 99}},
-        "required": ["name", "count"],
-        "additionalProperties": False,
-    }
-)
 SUBMITS = [
     submit("free", PROMPT, max_tokens=14, ignore_eos=True),
     submit("short", PROMPT[:9], max_tokens=1),
