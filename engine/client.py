@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from engine.child import Patience, ProcessTransport
 from engine.messages import (
     Cancel,
@@ -50,12 +52,25 @@ class _Call:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """What a handle stands for, in case the engine that holds it is no longer there."""
+    """What a handle stands for, in case the engine that holds it is no longer there. params, first: of the answer that
+    was begun with it, if one was."""
 
     model: str
     tokens: list[int]
     salt: str
     epoch: int
+    params: SamplingParams | None = None
+    first: Delta | None = None
+
+    def opening(self, params: SamplingParams, constraint: Constraint | None) -> Delta | None:
+        """The first token of the answer that was begun, where that is what these ask for."""
+        if self.first is None or self.params is None or constraint is not None:
+            return None
+        if params == self.params:
+            return self.first
+        if params.logprobs is None and msgspec.structs.replace(self.params, logprobs=None) == params:
+            return msgspec.structs.replace(self.first, logprobs=None)
+        return None
 
 
 class EngineClient:
@@ -130,12 +145,22 @@ class EngineClient:
             raise _unexpected(event)
         return event
 
-    async def prepare(self, model: str, tokens: Sequence[int], *, salt: str = "") -> Prepared:
+    async def prepare(
+        self,
+        model: str,
+        tokens: Sequence[int],
+        *,
+        salt: str = "",
+        turn_start: int = 0,
+        params: SamplingParams | None = None,
+    ) -> Prepared:
         """Compute a prompt and hold it; pass the handle to `submit` or `release`. Raises RequestRefused, EngineDied.
 
-        Cancelling the call frees what was computed.
+        turn_start: where its last turn begins, see Prepare. params: of the answer that will probably be submitted, with
+        no constraint: its first token is drawn with the prefill then, so that the answer begins without waiting for the
+        engine again; any other answer can be submitted all the same. Cancelling the call frees what was computed.
         """
-        command = Prepare(self._new_id(), model, list(tokens), salt)
+        command = Prepare(self._new_id(), model, list(tokens), salt, turn_start, params)
         try:
             event = await self._ask(command.id, command, content_key("tokens", model, command.tokens))
         except asyncio.CancelledError:
@@ -143,7 +168,7 @@ class EngineClient:
             raise
         if not isinstance(event, Prepared):
             raise _unexpected(event)
-        self._held[event.handle] = _Held(model, command.tokens, salt, self._engine.epoch)
+        self._held[event.handle] = _Held(model, command.tokens, salt, self._engine.epoch, params, event.first)
         return event
 
     async def submit(
@@ -161,7 +186,8 @@ class EngineClient:
     ) -> AsyncGenerator[Delta | Finished, None]:
         """Generate: deltas, then exactly one Finished, or an exception.
 
-        tokens or handle: a prompt, or a prepared one; a handle whose engine is gone is computed anew, unseen.
+        tokens or handle: a prompt, or a prepared one; a handle whose engine is gone is computed anew, unseen. Where the
+        same params were prepared, the first delta is there at once.
         prediction: tokens that the answer is expected to have, see Submit. Closing the generator early cancels the
         request. Raises ConstraintRefused, CompileTimeout, RequestRefused, EngineDied, EngineError.
         """
@@ -173,6 +199,7 @@ class EngineClient:
         for attempt in (handle, None):
             await self._engine.wait_until_up()
             is_current = held is not None and held.epoch == self._engine.epoch and attempt is not None
+            first = held.opening(params, constraint) if held is not None and is_current else None
             command = Submit(
                 id=self._new_id(),
                 model=model,
@@ -184,15 +211,16 @@ class EngineClient:
                 deadline_s=deadline_s,
                 salt=held.salt if held is not None else salt,
                 prediction=list(prediction),
+                continues=first is not None,
             )
             try:
-                async with contextlib.aclosing(self._stream(command, key)) as events:
+                async with contextlib.aclosing(self._stream(command, key, first)) as events:
                     async for event in events:
                         yield event
                 return
             except RequestRefused as refusal:
-                if refusal.code != "unknown_handle" or command.handle is None:
-                    raise
+                if refusal.code != "unknown_handle" or command.handle is None or first is not None:
+                    raise  # what was told cannot be taken back
 
     def release(self, handle: str) -> None:
         """Free a prepared prompt that will not be submitted. Unknown handles are ignored."""
@@ -233,11 +261,14 @@ class EngineClient:
             del self._calls[call_id]
         return self._checked(event, key)
 
-    async def _stream(self, command: Submit, key: bytes) -> AsyncGenerator[Delta | Finished, None]:
+    async def _stream(self, command: Submit, key: bytes, first: Delta | None) -> AsyncGenerator[Delta | Finished, None]:
+        """first: what is known to come before the events."""
         call = self._open(command.id, key)
         is_over = False
         try:
             self._engine.send(command)
+            if first is not None:
+                yield msgspec.structs.replace(first, id=command.id)
             while not is_over:
                 event = await call.inbox.get()
                 is_over = not isinstance(event, Delta)

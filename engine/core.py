@@ -200,6 +200,8 @@ class EngineCore:
         self._instance(command.model)
         if (command.tokens is None) == (command.handle is None):
             raise RequestRefused("bad_submit", "submit either tokens or a handle")
+        if command.continues and (command.handle is None or command.constraint is not None):
+            raise RequestRefused("bad_submit", "only a handle can be continued, and without a constraint")
         if command.constraint is None:
             return self._admit(command, None)
         self._compile(command)

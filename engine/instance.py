@@ -19,9 +19,10 @@ from engine.generation import Generation
 from engine.guarded_matcher import GrammarFault, GuardedMatcher, TokenMatcher
 from engine.heartbeat import Pulse
 from engine.messages import Event, Failed, ModelInfo, Prepare, Prepared, Submit, failed
+from engine.openings import Openings
 from engine.pair_config import InstanceOptions
 from engine.plan import Accepted, Row, StepPlan, StepResult
-from engine.request import EngineError, FinishReason, Request, RequestRefused
+from engine.request import EngineError, FinishReason, Request, RequestRefused, SamplingParams
 from engine.runner import ModelRunner, RunnerOutput
 from engine.sampler import Sampler
 from engine.sampling_row import check_token_ids
@@ -68,6 +69,7 @@ class ModelInstance:
             clock=clock,
         )
         self._sampler = Sampler(runner.kernels, runner.config.vocab_size, runner.device, scheduler.rows)
+        self._openings = Openings(self._sampler)
         self.cost_model = cost_model
         self._thread, self._verification = thread, verification
         self.speculator: Speculator | None = None
@@ -141,18 +143,22 @@ class ModelInstance:
 
     def prepare(self, command: Prepare) -> None:
         """Queue a prefill that is held once it is done. Raises RequestRefused."""
+        if command.params is not None:
+            self._check_params(command.params)
         request = self._request(command.id, command.tokens, command.salt)
-        request.holds = True
+        if not 0 <= command.turn_start < max(1, len(command.tokens)):
+            message = f"turn_start is {command.turn_start}: use a token of the prompt, 0 to {len(command.tokens) - 1}"
+            raise RequestRefused("bad_turn_start", message)
+        request.holds, request.turn_start = True, command.turn_start
         request.wants_state = bool(self._runner.state_layers)
         self.scheduler.add(request)
         self._requests[request.id] = request
+        if command.params is not None:
+            self._openings.add(self._generation(command.id, request, command.params))
 
     def submit(self, command: Submit, matcher: TokenMatcher | None) -> list[Event]:
         """Queue a generation, or continue a held prefill. Raises RequestRefused, GrammarFault."""
-        try:
-            check_token_ids(command.params, self._runner.config.vocab_size)
-        except ValueError as error:
-            raise RequestRefused("bad_token", str(error)) from error
+        self._check_params(command.params)
         self._check_tokens(command.prediction, "the prediction")
         deadline_s = None if command.deadline_s is None else self._clock() + command.deadline_s
         if command.handle is not None:
@@ -168,7 +174,7 @@ class ModelInstance:
             self._requests[request.id] = request
         self.counters.submitted += 1
         try:
-            generation = self._begin(command, request, matcher)
+            generation = self._continued(command, request) or self._begin(command, request, matcher)
             self.scheduler.extend(request, generation.output)
         except EngineError:
             self._forget(request)
@@ -394,23 +400,31 @@ class ModelInstance:
             position_scheme=self._runner.config.position_scheme(self.info.max_model_len),
         )
 
+    def _check_params(self, params: SamplingParams) -> None:
+        try:
+            check_token_ids(params, self._runner.config.vocab_size)
+        except ValueError as error:
+            raise RequestRefused("bad_token", str(error)) from error
+
+    def _continued(self, command: Submit, request: Request) -> Generation | None:
+        """The answer that was begun with the request's prefill, if that is what is asked for."""
+        if not command.continues:
+            self._openings.drop(request.id)
+            return None
+        generation = self._openings.take(request.id)
+        if generation is None:
+            raise RequestRefused("unknown_handle", f"no answer was begun with {command.handle!r}: submit the prompt")
+        generation.id, generation.params, generation.prediction = command.id, command.params, command.prediction
+        self._generations[request.id] = self._by_submit[command.id] = generation
+        self.counters.tokens_generated += len(generation.output)
+        if generation.output:
+            self._kept.pop(request.id, None)
+        return generation
+
     def _begin(self, command: Submit, request: Request, matcher: TokenMatcher | None) -> Generation:
         """Set up what the client will see; tokens that the grammar forces at the very start are taken at once."""
-        vocab_size = self._runner.config.vocab_size
-        slow_s = self._options.slow_mask_s
-        guarded = None if matcher is None else GuardedMatcher(matcher, self.end_ids, vocab_size, slow_s)
-        generation = Generation(
-            command.id,
-            request,
-            command.params,
-            seed=random.getrandbits(63) if command.params.seed is None else command.params.seed,
-            decoder=IncrementalDecoder(self._tokenizer),
-            end_ids=self.end_ids,
-            window=self.scheduler.window,
-            matcher=guarded,
-            prediction=command.prediction,
-            clock=self._clock,
-        )
+        generation = self._generation(command.id, request, command.params, matcher)
+        generation.prediction = command.prediction
         self._generations[request.id] = self._by_submit[command.id] = generation
         faults: dict[str, GrammarFault] = {}
         self._force(generation, faults)
@@ -418,6 +432,22 @@ class ModelInstance:
             raise fault
         self.counters.mask_s += generation.note_mask_s()
         return generation
+
+    def _generation(
+        self, id: str, request: Request, params: SamplingParams, matcher: TokenMatcher | None = None
+    ) -> Generation:
+        vocab_size, slow_s = self._runner.config.vocab_size, self._options.slow_mask_s
+        return Generation(
+            id,
+            request,
+            params,
+            seed=random.getrandbits(63) if params.seed is None else params.seed,
+            decoder=IncrementalDecoder(self._tokenizer),
+            end_ids=self.end_ids,
+            window=self.scheduler.window,
+            matcher=None if matcher is None else GuardedMatcher(matcher, self.end_ids, vocab_size, slow_s),
+            clock=self._clock,
+        )
 
     def _force(self, generation: Generation, faults: dict[str, GrammarFault]) -> None:
         """Commit what the grammar leaves no choice about.
@@ -457,6 +487,7 @@ class ModelInstance:
             queue_s=timeline.admitted_s - timeline.arrived_s,
             prefill_s=self._clock() - timeline.admitted_s,
             cache_miss=timeline.cache_miss,
+            first=self._openings.draw(request.id, logits),
         )
 
     def _events_of(self, generations: list[Generation]) -> list[Event]:
@@ -488,6 +519,7 @@ class ModelInstance:
         self.scheduler.finish(request)
         del self._requests[request.id]
         self._kept.pop(request.id, None)
+        self._openings.drop(request.id)
         generation = self._generations.pop(request.id, None)
         if generation is not None:
             del self._by_submit[generation.id]

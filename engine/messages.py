@@ -31,12 +31,19 @@ class Compile(msgspec.Struct, frozen=True, tag="compile"):
 
 
 class Prepare(msgspec.Struct, frozen=True, tag="prepare"):
-    """Prefill `tokens` on `model` and hold the request. Answered by Prepared or Failed."""
+    """Prefill `tokens` on `model` and hold the request. Answered by Prepared or Failed.
+
+    turn_start: index of the token with which the last turn of the user begins, 0 where that is not known. The pooled
+    state's mean is taken from there on, see Prepared. params: of an answer without a constraint that probably
+    follows: its first token is drawn at once, and a Submit that `continues` goes on after it.
+    """
 
     id: str
     model: str
     tokens: list[int]
     salt: str = ""
+    turn_start: int = 0
+    params: SamplingParams | None = None
 
 
 class Submit(msgspec.Struct, frozen=True, tag="submit", kw_only=True):
@@ -45,6 +52,8 @@ class Submit(msgspec.Struct, frozen=True, tag="submit", kw_only=True):
     priority: higher runs first. deadline_s: seconds from arrival, None is none. salt: scopes the prefix cache (tenant).
     prediction: tokens of the answer that somebody expects (a client, or a smaller model whose answer was not good
     enough); what of it the model would have said anyway is verified instead of generated. It never changes the answer.
+    continues: go on after the first token that came with Prepared, which is not told again. params must be those of the
+    Prepare, but for `logprobs`, and there is no constraint.
     """
 
     id: str
@@ -57,6 +66,7 @@ class Submit(msgspec.Struct, frozen=True, tag="submit", kw_only=True):
     deadline_s: float | None = None
     salt: str = ""
     prediction: list[int] = []
+    continues: bool = False
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
@@ -124,9 +134,22 @@ class Compiled(msgspec.Struct, frozen=True, tag="compiled"):
     warnings: list[str] = []
 
 
+class Delta(msgspec.Struct, frozen=True, tag="delta"):
+    """New committed tokens of a request; `text` is what they add to the stream (may be empty while UTF-8 or a stop
+    string is open).
+    """
+
+    id: str
+    text: str
+    token_ids: list[int]
+    logprobs: list[TokenLogprob] | None = None
+
+
 class Prepared(msgspec.Struct, frozen=True, tag="prepared"):
-    """A held prefill. state: float32 little-endian bytes of shape [n_layers, 2, hidden] (last token, mean over the
-    prompt) of the chosen layers; entropy (nats) and margin (logit difference of the best two) of the first next token.
+    """A held prefill. state: float32 little-endian bytes of shape [n_layers, 2, hidden] of the chosen layers: the last
+    token, and the mean from the beginning of the page in which the last turn begins (PooledStates.pooled_from, which
+    depends on the prompt alone); entropy (nats) and margin (logit difference of the best two) of the first next token.
+    first: of the answer that Prepare has params for, its first token.
     """
 
     id: str
@@ -141,17 +164,7 @@ class Prepared(msgspec.Struct, frozen=True, tag="prepared"):
     queue_s: float
     prefill_s: float
     cache_miss: CacheMiss | None = None
-
-
-class Delta(msgspec.Struct, frozen=True, tag="delta"):
-    """New committed tokens of a request; `text` is what they add to the stream (may be empty while UTF-8 or a stop
-    string is open).
-    """
-
-    id: str
-    text: str
-    token_ids: list[int]
-    logprobs: list[TokenLogprob] | None = None
+    first: Delta | None = None
 
 
 class Finished(msgspec.Struct, frozen=True, tag="finished", kw_only=True):

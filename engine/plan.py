@@ -16,7 +16,8 @@ class Row:
     Of a verification the last n_logits - 1 tokens are its tail, the nodes of a draft. parents: of each its parent in
     the tail, -1 for the token before the tail; empty for a chain. Node i of a tree lies at place start + n - len(tail)
     + i of the cache like that of a chain, while its position is its depth behind the token before the tail.
-    is_draft: the tokens are guesses themselves, which a draft model computes to guess on.
+    is_draft: the tokens are guesses themselves, which a draft model computes to guess on. wants_state: the pooled state
+    of the prompt that the row ends is read, whose last turn begins at token `turn_start` of the prompt.
     """
 
     request_id: str
@@ -28,6 +29,7 @@ class Row:
     other_tables: tuple[tuple[int, ...], ...] = ()
     parents: tuple[int, ...] = ()
     is_draft: bool = False
+    turn_start: int = 0
 
     @property
     def n(self) -> int:

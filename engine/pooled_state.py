@@ -5,6 +5,14 @@
 
 A prefix hit skips the computation of its tokens but finds their sums in its last page: the pages before it may be gone,
 behind the window of a model that sees no further.
+
+The mean over the last turn of a prompt begins with the page in which that turn does, since sums end where pages do:
+
+    prompt   | A A A A | B B b b | b b b b | b b        the turn: b; the mean: over everything from the first B on
+
+Of a model whose first KV group has a window the page may be gone, depending on how the prompt was cut and on what was
+found in the cache. So the mean begins no earlier than the oldest page that is there however it came about: the one that
+holds the first key which the last token sees.
 """
 
 from collections.abc import Sequence
@@ -13,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from engine.kv_groups import KVGroup
 from engine.plan import Row
 from engine.step_batch import n_tail
 from kernels import Kernels
@@ -35,7 +44,7 @@ class _Run(NamedTuple):
 
 class PooledStates:
     """Per page the float32 sums [n_state_layers, hidden] over its tokens, and over those of all pages before it, each
-    added in the order of the tokens. Pages are those of the first KV group.
+    added in the order of the tokens. Pages are those of `group`, the first KV group.
 
     The tokens of a tail may be rejected, so their states are kept until `settle` says which of them count; a sum from
     which they were taken out again would not be the bits of one that never saw them. Rows that are drafts themselves
@@ -43,9 +52,16 @@ class PooledStates:
     """
 
     def __init__(
-        self, n_blocks: int, block_size: int, n_layers: int, hidden_size: int, device: torch.device, kernels: Kernels
+        self,
+        n_blocks: int,
+        block_size: int,
+        n_layers: int,
+        hidden_size: int,
+        device: torch.device,
+        kernels: Kernels,
+        group: KVGroup,
     ) -> None:
-        self._block_size, self._kernels = block_size, kernels
+        self._block_size, self._kernels, self._group = block_size, kernels, group
         self.sums = torch.zeros(n_blocks, n_layers, hidden_size, device=device)
         self._before = torch.zeros_like(self.sums)
         # By request id, of the last step's tails: the states [nodes, layers, hidden].
@@ -99,20 +115,41 @@ class PooledStates:
             self._add(runs, states[0] if len(states) == 1 else torch.cat(states))
 
     def pool(self, row: Row, last: torch.Tensor) -> torch.Tensor:
-        """The state of a prompt that ends with this row: float32 [layers, 2, hidden], its last token and the mean over
-        all. A tail is no part of the prompt.
+        """The state of a prompt that ends with this row: float32 [layers, 2, hidden], its last token and the mean from
+        `pooled_from` on. A tail is no part of the prompt.
 
         last: float32 [layers, hidden], the states of that last token.
         """
         length = row.start + row.n - n_tail(row)
-        page = row.block_table[(length - 1) // self._block_size]
-        return torch.stack((last, (self._before[page] + self.sums[page]) / length), dim=1)
+        start = self.pooled_from(row.turn_start, length)
+        pages = row.block_table[start // self._block_size : self._page_of(length - 1) + 1]
+        if start:  # not `_before` at the end less that at the start: of a long prompt, a short turn would be noise
+            found = to_device(np.array(pages, dtype=np.int64), self.sums.device)
+            total = self.sums.index_select(0, found).sum(0)
+        else:
+            total = self._before[pages[-1]] + self.sums[pages[-1]]
+        return torch.stack((last, total / (length - start)), dim=1)
+
+    def pooled_from(self, turn_start: int, length: int) -> int:
+        """From which token on the mean is taken, of a prompt of `length` tokens whose last turn begins at `turn_start`:
+        the first of that turn's page, or of a later one where a window may have closed over that. A turn that begins in
+        the first page makes it the mean over all, which the last page knows.
+
+        It depends on nothing but these two numbers.
+        """
+        page = self._page_of(turn_start)
+        if page:
+            page = max(page, self._page_of(self._group.first_kept(length - 1)))
+        return page * self._block_size
 
     def copy_pages(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copy sums with their pages: targets[i] becomes sources[i]."""
         read, written = (to_device(np.array(pages, dtype=np.int64), self.sums.device) for pages in (sources, targets))
         for sums in (self.sums, self._before):
             sums[written] = sums[read]
+
+    def _page_of(self, token: int) -> int:
+        return token // self._block_size
 
     def _add(self, runs: Sequence[_Run], states: torch.Tensor) -> None:
         segments, links = self._segments_and_links(runs)

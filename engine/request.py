@@ -157,7 +157,7 @@ class Request:
     logits of the last token are kept (`logits_kept`): a prepared request, until it goes on. keys: content keys of the
     first full blocks, each hashed once, of which `registered` are offered to the prefix cache. furthest: the end of
     what was ever computed or cached, to tell recomputation from computation. salt: the tenant's, see Submit. rank:
-    sorts requests as they are served, lowest first; given by the scheduler.
+    sorts requests as they are served, lowest first; given by the scheduler. turn_start: see Prepare.
     """
 
     id: str
@@ -168,6 +168,7 @@ class Request:
     salt: str = ""
     holds: bool = False
     wants_state: bool = False
+    turn_start: int = 0
     n_prompt: int = 0
     tail: list[int] = field(default_factory=list)
     tail_parents: list[int] = field(default_factory=list)

@@ -21,9 +21,9 @@ from engine.step_batch import StepBatch, n_tail
 @dataclass(frozen=True, slots=True)
 class RunnerOutput:
     """logits: float32 [sum n_logits, vocab], rows in the order of the plan. states: by request id, for rows that want
-    one, the pooled state of the prompt, float32 [n_state_layers, 2, hidden]: its last token, and the mean over its
-    tokens. hidden: where the runner keeps them, what the logits were computed from, [sum n_logits, hidden] in the
-    model's dtype, before the final norm; it holds until the next step, as the logits do.
+    one, the pooled state of the prompt, float32 [n_state_layers, 2, hidden]: its last token, and the mean over its last
+    turn (PooledStates.pooled_from). hidden: where the runner keeps them, what the logits were computed from,
+    [sum n_logits, hidden] in the model's dtype, before the final norm; it holds until the next step, as the logits do.
     """
 
     logits: torch.Tensor
@@ -73,7 +73,13 @@ class ModelRunner:
         self._recorder = platform.recorder
         self._graphs: StepGraphs | None = None
         self._states = PooledStates(
-            self.n_blocks, cache.block_size, len(state_layers), config.hidden_size, self.device, self.kernels
+            self.n_blocks,
+            cache.block_size,
+            len(state_layers),
+            config.hidden_size,
+            self.device,
+            self.kernels,
+            self._cache.groups[0],
         )
 
     @property

@@ -460,6 +460,7 @@ class Scheduler:
             tuple(tokens + request.tail if is_whole else tokens),
             n_logits=1 + len(request.tail) if is_whole else 0,
             wants_state=request.wants_state and is_whole,
+            turn_start=request.turn_start,
             parents=tuple(request.tail_parents) if is_whole else (),
         )
 
@@ -471,6 +472,7 @@ class Scheduler:
         *,
         n_logits: int,
         wants_state: bool = False,
+        turn_start: int = 0,
         parents: tuple[int, ...] = (),
     ) -> Row:
         block_table, *other_tables = self._tables.frozen(request)
@@ -483,6 +485,7 @@ class Scheduler:
             wants_state=wants_state,
             other_tables=tuple(other_tables),
             parents=parents,
+            turn_start=turn_start,
         )
 
     def _hold(self, request: Request) -> None:

@@ -12,6 +12,7 @@ import tokenizers
 
 from engine.chat_template import ChatTemplate, ChatTemplateError
 from engine.control_strings import ControlStrings
+from engine.encoded_text import EncodedText
 from engine.token_bytes import build_token_bytes
 from grammars.dialects import MARKERS
 
@@ -105,7 +106,7 @@ class Tokenizer:
     def encode_plain(self, text: str) -> list[int]:
         """Token ids of a text in which control strings are only text."""
         mark = self._control.find_mark(text)
-        return self._encode_marked(self._control.mark(text, mark), mark)
+        return self._encode_marked(self._control.mark(text, mark), mark).tokens
 
     def encode_chat(
         self,
@@ -121,6 +122,17 @@ class Tokenizer:
         Equal to encode(render(...)) where the client's strings hold no control string. Raises ChatTemplateError like
         `render`.
         """
+        return self.encoded_chat(messages, tools, add_generation_prompt=add_generation_prompt, **extra).tokens
+
+    def encoded_chat(
+        self,
+        messages: list[dict[str, Any]],
+        tools: list[dict[str, Any]] | None = None,
+        *,
+        add_generation_prompt: bool = True,
+        **extra: Any,
+    ) -> EncodedText:
+        """What `encode_chat` gives, beside the text that it is of. Raises ChatTemplateError like `render`."""
         mark = self._control.find_mark(messages, tools, extra, self._template.source if self._template else "")
         messages, tools, extra = (self._control.mark(value, mark) for value in (messages, tools, extra))
         rendered = self.render(messages, tools, add_generation_prompt=add_generation_prompt, **extra)
@@ -153,12 +165,11 @@ class Tokenizer:
         """
         return b"".join(map(self.token_bytes, token_ids)).decode("utf-8", "replace")
 
-    def _encode_marked(self, text: str, mark: str) -> list[int]:
+    def _encode_marked(self, text: str, mark: str) -> EncodedText:
         first, *rest = text.split(mark)
-        ids = self.encode(first)
-        for piece in rest:
-            ids += self._continued.encode(piece, add_special_tokens=False).ids
-        return ids
+        encoded = [(first, self._backend.encode(first, add_special_tokens=False))]
+        encoded += [(piece, self._continued.encode(piece, add_special_tokens=False)) for piece in rest]
+        return EncodedText.of(encoded)
 
 
 def _with_markers_as_text(tokenizer_json: dict[str, Any]) -> dict[str, Any]:

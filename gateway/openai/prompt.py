@@ -8,10 +8,12 @@ one short system line does.
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine.chat_template import ChatTemplateError
+from engine.encoded_text import EncodedText
 from engine.tokenizer import Tokenizer
 from gateway.openai.constraints import Asked
 from gateway.openai.errors import bad_request
@@ -33,6 +35,14 @@ from grammars.dialects.call_rules import definitions
 JSON_LINE = "Answer with JSON only."
 _PROBE = "pointsman_probe"
 _TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """tokens: its token ids. turn_start: which of them the user's last message begins with, 0 where that is unknown."""
+
+    tokens: list[int]
+    turn_start: int = 0
 
 
 class Prompter:
@@ -70,6 +80,53 @@ class Prompter:
 
         Raises ApiError 400 where the template refuses the conversation.
         """
+        return self._encoded(messages, asked).tokens
+
+    def prompt(self, messages: list[dict[str, Any]], asked: Asked) -> Prompt:
+        """The same, with where the last turn begins: calls and results after the user's last message belong to it.
+
+        Raises ApiError 400 where the template refuses the conversation.
+        """
+        encoded = self._encoded(messages, asked)
+        place, tokens = self._turn_place(messages, asked, encoded.text), encoded.tokens
+        turn_start = 0 if place is None else encoded.token_at(place)
+        return Prompt(tokens, turn_start if turn_start < len(tokens) else 0)
+
+    def _encoded(self, messages: list[dict[str, Any]], asked: Asked) -> EncodedText:
+        conversation, tools, extra = self._variables(messages, asked)
+        try:
+            return self.tokenizer.encoded_chat(conversation, tools, **extra)
+        except ChatTemplateError as exc:
+            raise bad_request(f"The model's chat template does not take this conversation: {exc}.", "messages") from exc
+
+    def _turn_place(self, messages: list[dict[str, Any]], asked: Asked, text: str) -> int | None:
+        """Where in the prompt's text the user's last message begins.
+
+        What it says is there as it stands, in any template that was seen; where it is there once, that is the place.
+        Otherwise ("yes") the conversation is rendered again with a mark in it: texts are cheap beside their tokens.
+        """
+        index = next((i for i, message in reversed(list(enumerate(messages))) if message["role"] == "user"), None)
+        said = "" if index is None else messages[index]["content"]
+        start = text.find(said.strip()) if said.strip() else -1
+        if index is None or start < 0:
+            return None
+        if text.find(said.strip(), start + 1) < 0:
+            return start
+        mark = next((mark for mark in map(chr, range(0xE000, 0xF900)) if mark not in text), None)
+        if mark is None:
+            return None
+        n_before = len(said) - len(said.lstrip())  # a template may strip the message, and so it may with a mark
+        marked = messages[index] | {"content": said[:n_before] + mark + said[n_before:]}
+        conversation, tools, extra = self._variables([*messages[:index], marked, *messages[index + 1 :]], asked)
+        rendered = self._rendered(conversation, tools, **extra) or ""
+        before, _, after = rendered.rpartition(mark)
+        before = before.replace(mark, "")
+        return len(before) if before + after == text else None
+
+    def _variables(
+        self, messages: list[dict[str, Any]], asked: Asked
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None, dict[str, Any]]:
+        """What the template is given: the conversation, the tools, and whatever else."""
         dialect = get_dialect(self.dialect)
         messages = self._history(messages, dialect)
         says_json = any("json" in str(message["content"]).lower() for message in messages)
@@ -81,10 +138,7 @@ class Prompter:
             extra = {"response_schema": asked.schema, "response_name": asked.name}
         elif asked.is_json and not says_json:
             messages = with_system(messages, JSON_LINE)
-        try:
-            return self.tokenizer.encode_chat(messages, tools, **extra)
-        except ChatTemplateError as exc:
-            raise bad_request(f"The model's chat template does not take this conversation: {exc}.", "messages") from exc
+        return messages, tools, extra
 
     def answer_tokens(self, text: str) -> list[int]:
         """The token ids of an answer's text, in which nothing is a control token.
@@ -102,9 +156,11 @@ class Prompter:
             messages = with_single_calls(messages)
         return with_call_ids(messages, dialect)
 
-    def _rendered(self, messages: list[dict[str, Any]]) -> str | None:
+    def _rendered(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None = None, **extra: Any
+    ) -> str | None:
         try:
-            return self.tokenizer.render(messages)
+            return self.tokenizer.render(messages, tools, **extra)
         except ChatTemplateError:
             return None
 

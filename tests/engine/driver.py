@@ -65,7 +65,7 @@ class Driver:
         self._free = iter(shuffled)
         self._steps = itertools.count()
 
-    def row(self, sequence: Sequence, n: int, n_logits: int, *, wants_state: bool = False) -> Row:
+    def row(self, sequence: Sequence, n: int, n_logits: int, *, wants_state: bool = False, turn_start: int = 0) -> Row:
         """The next n tokens of a sequence as a row, with the blocks it needs."""
         end = sequence.computed + n
         sequence.other_blocks = sequence.other_blocks or [[] for _ in self.runner.groups[1:]]
@@ -74,7 +74,16 @@ class Driver:
                 blocks.append(next(self._free))
         tokens = tuple(sequence.tokens[sequence.computed : end])
         table, *others = map(tuple, (sequence.blocks, *sequence.other_blocks))
-        row = Row(sequence.request_id, sequence.computed, tokens, table, n_logits, wants_state, tuple(others))
+        row = Row(
+            sequence.request_id,
+            sequence.computed,
+            tokens,
+            table,
+            n_logits,
+            wants_state,
+            tuple(others),
+            turn_start=turn_start,
+        )
         sequence.computed = end
         return row
 

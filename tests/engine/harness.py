@@ -129,6 +129,7 @@ def is_idle(core: EngineCore) -> bool:
         and not instance._generations
         and not instance._by_submit
         and not instance._kept
+        and not instance._openings
         and instance._flight is None
         and not list(instance.scheduler.guests)
         and (instance.speculator is None or _remembers_nothing(instance.speculator))

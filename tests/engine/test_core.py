@@ -79,18 +79,23 @@ def test_a_continued_prefill_answers_the_same_and_computes_none_of_its_prompt_ag
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    length=st.integers(1, 45), warm=st.integers(0, 45), budget=st.integers(1, 50), block_size=st.sampled_from([1, 4, 8])
+    length=st.integers(1, 45),
+    warm=st.integers(0, 45),
+    budget=st.integers(1, 50),
+    block_size=st.sampled_from([1, 4, 8]),
+    turn=st.integers(0, 44),
 )
 def test_a_prepared_state_is_the_same_warm_and_cold(
-    folder: Path, length: int, warm: int, budget: int, block_size: int
+    folder: Path, length: int, warm: int, budget: int, block_size: int, turn: int
 ) -> None:
     def state(core: EngineCore, name: str) -> tuple[torch.Tensor, float, float]:
-        prepared = drive(core, [(0, Prepare(name, MODEL, PROMPT[:length]))])[name].prepared
+        command = Prepare(name, MODEL, PROMPT[:length], turn_start=turn % length)
+        prepared = drive(core, [(0, command)])[name].prepared
         values = torch.frombuffer(bytearray(prepared.state), dtype=torch.float32).reshape(prepared.state_shape)
         assert prepared.cached_tokens + prepared.computed_tokens == prepared.prompt_tokens == length
         return values, prepared.entropy, prepared.margin
 
-    cold = state(core_of(folder), "cold")
+    cold = state(core_of(folder, block_size=block_size), "cold")
     core = core_of(folder, block_size=block_size, token_budget=budget, max_rows=1)
     if warm:
         drive(core, [(0, Prepare("before", MODEL, PROMPT[:warm])), (40, Release("before"))])
@@ -242,6 +247,8 @@ def test_a_shutdown_refuses_new_requests_and_waits_for_running_ones(folder: Path
         (submit("x", [1], model="huge"), "unknown_model"),
         (Submit(id="x", model=MODEL, params=SamplingParams()), "bad_submit"),
         (Prepare("x", MODEL, [1] * 600), "too_long"),
+        (Prepare("x", MODEL, [1, 2], turn_start=2), "bad_turn_start"),
+        (Prepare("x", MODEL, [1, 2], turn_start=-1), "bad_turn_start"),
         (Compile("x", "huge", Choice(("a",))), "unknown_model"),
         (Submit(id="x", model=MODEL, params=SamplingParams(), handle="nowhere"), "unknown_handle"),
     ],

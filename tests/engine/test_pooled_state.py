@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.kv_groups import NULL_BLOCK, KVGroup
 from engine.plan import Row
 from engine.pooled_state import PooledStates
 from kernels import kernels_for
@@ -12,12 +13,21 @@ from kernels import kernels_for
 CPU, BLOCK_SIZE, LAYERS, HIDDEN = torch.device("cpu"), 4, 2, 3
 
 
-def pooled_states() -> PooledStates:
-    return PooledStates(32, BLOCK_SIZE, LAYERS, HIDDEN, CPU, kernels_for(CPU))
+def pooled_states(window: int | None = None) -> PooledStates:
+    return PooledStates(32, BLOCK_SIZE, LAYERS, HIDDEN, CPU, kernels_for(CPU), KVGroup(window, (0,)))
 
 
-def row(start: int, n: int, table: tuple[int, ...], n_tail: int = 0, *, name: str = "a", is_draft: bool = False) -> Row:
-    return Row(name, start, (0,) * n, table, 1 + n_tail if n_tail else 0, is_draft=is_draft)
+def row(
+    start: int,
+    n: int,
+    table: tuple[int, ...],
+    n_tail: int = 0,
+    *,
+    name: str = "a",
+    is_draft: bool = False,
+    turn_start: int = 0,
+) -> Row:
+    return Row(name, start, (0,) * n, table, 1 + n_tail if n_tail else 0, is_draft=is_draft, turn_start=turn_start)
 
 
 def states_of(n: int, seed: int = 1) -> torch.Tensor:
@@ -39,6 +49,74 @@ def test_the_state_of_a_prompt_is_the_same_bits_however_it_is_cut(cuts: list[int
     found, expected = parts.pool(last, states[-1]), whole.pool(last, states[-1])
     assert torch.equal(found, expected)
     torch.testing.assert_close(found, torch.stack((states[-1], states.mean(0)), 1), atol=1e-3, rtol=1e-4)
+
+
+WINDOWS = st.sampled_from([None, 1, 2, 3, 9, 20])
+
+
+@given(cuts=st.lists(st.integers(1, 11), min_size=1, max_size=5), window=WINDOWS, data=st.data())
+def test_the_mean_over_the_last_turn_is_the_same_bits_however_the_prompt_is_cut(
+    cuts: list[int], window: int | None, data: st.DataObject
+) -> None:
+    """Pages behind the window of the row at hand are gone when the state is read, as they are in the engine."""
+    length = sum(cuts)
+    turn_start = data.draw(st.integers(0, length - 1), label="turn_start")
+    states, table = states_of(length), tuple(range(16, 0, -1))
+    whole, parts = pooled_states(window), pooled_states(window)
+    end = row(0, length, table, turn_start=turn_start)
+    whole.add([end], states)
+    group, start = KVGroup(window, (0,)), 0
+    for n in cuts:
+        n_gone = group.first_kept(start) // BLOCK_SIZE
+        kept = (*[NULL_BLOCK] * n_gone, *table[n_gone:])
+        chunk = row(start, n, kept, turn_start=turn_start)
+        parts.add([chunk], states[start : start + n])
+        start += n
+    found, first = parts.pool(chunk, states[-1]), parts.pooled_from(turn_start, length)
+    assert torch.equal(found, whole.pool(end, states[-1]))
+    torch.testing.assert_close(found[:, 1], states[first:].mean(0), atol=1e-3, rtol=1e-4)
+
+
+@given(turn_start=st.integers(0, 200), rest=st.integers(1, 50), window=WINDOWS)
+def test_the_mean_begins_with_the_page_of_the_turn_or_with_the_oldest_that_a_window_keeps(
+    turn_start: int, rest: int, window: int | None
+) -> None:
+    length = turn_start + rest
+    first = pooled_states(window).pooled_from(turn_start, length)
+    assert first % BLOCK_SIZE == 0
+    if window is None or turn_start < BLOCK_SIZE:
+        assert first <= turn_start < first + BLOCK_SIZE
+    else:
+        assert turn_start // BLOCK_SIZE * BLOCK_SIZE <= first <= length - 1
+        assert first <= max(turn_start, length - window), "no page is left out that the last token sees"
+
+
+@given(n_known=st.integers(1, 3), n_more=st.integers(1, 9), data=st.data())
+def test_the_copy_of_a_page_gives_the_turn_that_begins_in_it_the_bits_of_its_source(
+    n_known: int, n_more: int, data: st.DataObject
+) -> None:
+    """A prompt whose third page begins as one in the cache does, and goes on otherwise."""
+    shared = 2 * BLOCK_SIZE + n_known
+    length = shared + n_more
+    turn_start = data.draw(st.integers(0, length - 1), label="turn_start")
+    states, copied, alone = states_of(length), pooled_states(), pooled_states()
+    copied.add([row(0, shared, (0, 1, 2))], states[:shared])
+    copied.copy_pages([2], [9])
+    copied.add([row(shared, n_more, (0, 1, 9, 10, 11, 12))], states[shared:])
+    alone.add([row(0, length, tuple(range(20, 26)))], states)
+    forked = row(shared, n_more, (0, 1, 9, 10, 11, 12), turn_start=turn_start)
+    expected = alone.pool(row(0, length, tuple(range(20, 26)), turn_start=turn_start), states[-1])
+    assert torch.equal(copied.pool(forked, states[-1]), expected)
+
+
+def test_a_short_turn_after_a_long_prompt_is_no_noise() -> None:
+    """States of real models have values in the thousands that hardly differ: their sum over a long prompt swallows
+    what a turn adds to it."""
+    states, pooled, table = states_of(124), pooled_states(), tuple(range(31))
+    states[:120] *= 1e6
+    pooled.add([row(0, 124, table)], states)
+    found = pooled.pool(row(0, 124, table, turn_start=121), states[-1])
+    torch.testing.assert_close(found[:, 1], states[120:].mean(0), atol=1e-4, rtol=1e-5)
 
 
 @given(st.integers(1, 3), st.integers(1, 9), st.booleans())
@@ -91,8 +169,9 @@ def test_sums_are_the_bits_of_a_request_never_drafted_for(
     drafted.add([row(length, 1, table)], last)
     whole = torch.cat([*history, last])
     plain.add([row(0, length + 1, table)], whole)
-    end = row(length, 1, table)
-    assert torch.equal(drafted.pool(end, last[0]), plain.pool(end, last[0]))
+    for turn_start in range(0, length + 1, 3):
+        end = row(length, 1, table, turn_start=turn_start)
+        assert torch.equal(drafted.pool(end, last[0]), plain.pool(end, last[0]))
 
 
 def test_a_prompt_ends_before_its_tail() -> None:
@@ -100,6 +179,8 @@ def test_a_prompt_ends_before_its_tail() -> None:
     pooled.add([row(0, 9, table, 4)], states)
     found = pooled.pool(row(0, 9, table, 4), states[4])
     torch.testing.assert_close(found, torch.stack((states[4], states[:5].mean(0)), 1))
+    turn = pooled.pool(row(0, 9, table, 4, turn_start=4), states[4])
+    torch.testing.assert_close(turn[:, 1], states[4])
 
 
 def test_what_is_not_settled_before_the_next_step_is_dropped() -> None:

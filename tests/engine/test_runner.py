@@ -36,8 +36,9 @@ def tokens_of(n: int, seed: int) -> list[int]:
 
 
 @torch.inference_mode()
-def reference_state(model: PreTrainedModel, tokens: list[int]) -> torch.Tensor:
-    """Last and mean hidden state after the chosen layers: [layers, 2, hidden]."""
+def reference_state(model: PreTrainedModel, tokens: list[int], first: int = 0) -> torch.Tensor:
+    """Hidden state after the chosen layers, of the last token and the mean from token `first` on: [layers, 2,
+    hidden]."""
     captured: list[torch.Tensor] = []
     hooks = [
         model.model.layers[layer].register_forward_hook(
@@ -48,23 +49,26 @@ def reference_state(model: PreTrainedModel, tokens: list[int]) -> torch.Tensor:
     model(torch.tensor([tokens]))
     for hook in hooks:
         hook.remove()
-    return torch.stack([torch.stack((h.view(-1, 64)[-1], h.view(-1, 64).mean(0))) for h in captured])
+    return torch.stack([torch.stack((h.view(-1, 64)[-1], h.view(-1, 64)[first:].mean(0))) for h in captured])
 
 
 @settings(max_examples=40)
-@given(cuts=st.lists(st.integers(1, 15), min_size=1, max_size=5), seed=st.integers(0, 99))
+@given(cuts=st.lists(st.integers(1, 15), min_size=1, max_size=5), seed=st.integers(0, 99), turn=st.floats(0, 1))
 def test_the_pooled_state_equals_the_dense_one_however_the_prompt_is_cut(
-    checkpoint: tuple[Path, PreTrainedModel], runner: ModelRunner, cuts: list[int], seed: int
+    checkpoint: tuple[Path, PreTrainedModel], runner: ModelRunner, cuts: list[int], seed: int, turn: float
 ) -> None:
+    """turn: where in the prompt its last turn begins."""
     tokens = tokens_of(sum(cuts), seed)
+    turn_start = round(turn * (len(tokens) - 1))
     driver, sequence = Driver(runner), Sequence("a", tokens)
     for i, n in enumerate(cuts):
         other = Sequence(f"b{i}", tokens_of(i + 1, seed=i))  # company, so that rows are sorted
         is_last = i + 1 == len(cuts)
-        rows = [driver.row(sequence, n, int(is_last), wants_state=is_last), driver.row(other, i + 1, 0)]
-        output = driver.run(rows)
+        row = driver.row(sequence, n, int(is_last), wants_state=is_last, turn_start=turn_start)
+        output = driver.run([row, driver.row(other, i + 1, 0)])
     assert set(output.states) == {"a"}
-    torch.testing.assert_close(output.states["a"], reference_state(checkpoint[1], tokens), atol=1e-4, rtol=1e-4)
+    wanted = reference_state(checkpoint[1], tokens, turn_start // runner.block_size * runner.block_size)
+    torch.testing.assert_close(output.states["a"], wanted, atol=1e-4, rtol=1e-4)
 
 
 @settings(max_examples=40)

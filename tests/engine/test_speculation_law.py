@@ -470,7 +470,7 @@ def test_a_prompt_that_was_drafted_for_and_one_that_is_routed_share_the_drafters
 ) -> None:
     """Either way round nothing is computed twice, and the state that routing reads has the same bits."""
     prompt, speculation = SHARED[:33], SpeculationConfig((Source.DRAFT_MODEL,), is_adaptive=False)
-    prepare, answer = Prepare("h", SMALL, prompt), submit("a", prompt, max_tokens=30, ignore_eos=True)
+    prepare, answer = Prepare("h", SMALL, prompt, turn_start=20), submit("a", prompt, max_tokens=30, ignore_eos=True)
     alone = drive(drafted_core(folders, speculation), [(0, prepare)])["h"].prepared
     core = drafted_core(folders, speculation)
     computed = count_prompt_tokens(core)

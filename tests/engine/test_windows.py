@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
-from engine.messages import Prepare, Release
+from engine.messages import Command, Prepare, Release
 from engine.runner import ModelRunner
 from tests.engine.checkpoints import build_checkpoint
 from tests.engine.harness import MODEL, build_core, drive, engine_config, instance_of, is_idle, run, submit
@@ -33,6 +35,15 @@ def checkpoint(
     folder = tmp_path_factory.mktemp(request.param)
     model = build_checkpoint(folder, family, seed=len(request.param), **overrides)
     return folder, model, [reference_greedy(model, random_tokens(n, seed=n), N_NEW) for n in LENGTHS]
+
+
+@pytest.fixture(scope="module", params=["mistral", "qwen2"])
+def windowed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of windows alone, and one with windows in half of its layers."""
+    folder = tmp_path_factory.mktemp(request.param)
+    options = {"mistral": {"sliding_window": 11}, "qwen2": {**MIXED, "num_hidden_layers": 2, "max_window_layers": 1}}
+    build_checkpoint(folder, request.param, **options[request.param])
+    return folder
 
 
 def runner_of(folder: Path, **options: Any) -> ModelRunner:
@@ -87,13 +98,45 @@ def test_the_pooled_state_of_a_long_prompt_equals_transformers_though_its_pages_
     )
     model(torch.tensor([tokens]))
     hook.remove()
-    wanted = torch.stack((hidden[0].view(130, -1)[-1], hidden[0].view(130, -1).mean(0)))[None]
+    of_tokens = hidden[0].view(130, -1)
     core = build_core(replace(engine_config(folder, block_size=4, token_budget=16, n_blocks=400), state_layers=(last,)))
-    for name in ("cold", "warm"):
-        prepared = drive(core, [(0, Prepare(name, MODEL, tokens)), (200, Release(name))])[name].prepared
+    states = instance_of(core)._runner._states
+    for name, turn_start in (("cold", 0), ("warm", 0), ("turn", 110), ("long turn", 9)):
+        command = Prepare(name, MODEL, tokens, turn_start=turn_start)
+        prepared = drive(core, [(0, command), (200, Release(name))])[name].prepared
         state = torch.frombuffer(bytearray(prepared.state), dtype=torch.float32).reshape(prepared.state_shape)
+        wanted = torch.stack((of_tokens[-1], of_tokens[states.pooled_from(turn_start, 130) :].mean(0)))[None]
         torch.testing.assert_close(state, wanted, atol=1e-4, rtol=1e-4)
     assert prepared.cached_tokens >= 128
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    turn_start=st.integers(0, 129),
+    warm=st.integers(0, 130),
+    budget=st.sampled_from([5, 16, 140]),
+    is_tight=st.booleans(),
+    has_company=st.booleans(),
+)
+def test_the_mean_over_a_turn_is_the_same_bits_whatever_happened_to_its_pages(
+    windowed: Path, turn_start: int, warm: int, budget: int, is_tight: bool, has_company: bool
+) -> None:
+    """Behind windows, found in the cache in part, preempted where pages are few, or in company."""
+    tokens, n_blocks = random_tokens(130, seed=130), 90 if is_tight else 400
+    command = Prepare("turn", MODEL, tokens, turn_start=turn_start)
+    config = replace(
+        engine_config(windowed, block_size=4, token_budget=budget, n_blocks=n_blocks), state_layers=(1,), invariant=True
+    )
+    [expected] = [drive(build_core(config), [(0, command)])["turn"].prepared]
+    core = build_core(config)
+    arrivals: list[tuple[int, Command]] = [(200, command)]
+    if warm:
+        arrivals.append((0, submit("before", tokens[:warm], max_tokens=1)))
+    if has_company:
+        others = [submit(f"beside {i}", random_tokens(30, seed=i), max_tokens=90, ignore_eos=True) for i in range(3)]
+        arrivals += [(180 + i, other) for i, other in enumerate(others)]
+    found = drive(core, arrivals)["turn"].prepared
+    assert (found.state, found.entropy, found.margin) == (expected.state, expected.entropy, expected.margin)
 
 
 def test_a_model_of_windows_alone_answers_beyond_what_its_pages_hold(tmp_path: Path) -> None:
