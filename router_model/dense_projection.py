@@ -1,4 +1,4 @@
-"""Principal components of the small model's prefill state."""
+"""Principal components of dense vectors: prefill states, sentence embeddings, static word vectors."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,14 @@ from numpy.typing import NDArray
 
 from router_model.projection import Floats, Projection, fit_projection
 
-N_COMPONENTS = 96
-
 
 @dataclass(frozen=True, slots=True, eq=False)
-class StateProjection:
-    """mean float32 [n_layers * 2 * hidden] centres the states; `projection` has as many inputs."""
+class DenseProjection:
+    """mean float32 [width] centres the vectors; `projection` has as many inputs.
+
+    A vector of zeros stands for a part that the request does not have (a question without options): it projects to
+    zeros, the middle of the training data.
+    """
 
     mean: NDArray[np.float32]
     projection: Projection
@@ -22,23 +24,27 @@ class StateProjection:
         """Length of a projected row."""
         return self.projection.n_outputs
 
-    def project(self, states: NDArray[np.float32]) -> Floats:
-        """States [n, n_layers * 2 * hidden] to float64 [n, n_outputs]. ValueError: states of another size."""
-        if states.shape[1] != len(self.mean):
+    def project(self, vectors: NDArray[np.float32]) -> Floats:
+        """Vectors [n, width] to float64 [n, n_outputs]. ValueError: vectors of another width."""
+        if vectors.shape[1] != len(self.mean):
             raise ValueError(
-                f"the prefill state has {states.shape[1]} numbers, but the router was trained on {len(self.mean)}: "
-                "train a router on outcomes of this small model"
+                f"the request has a vector of {vectors.shape[1]} numbers, but the router was trained on "
+                f"{len(self.mean)}: train a router on outcomes with this small model or encoder"
             )
-        centred = states - self.mean
+        centred = vectors - self.mean
         # float32 throughout: converting the components at every decision would cost more than the product.
         coordinates = (centred @ self.projection.components).astype(np.float64)
-        return self.projection.standardise(coordinates, np.square(centred).sum(axis=1, dtype=np.float64))
+        outputs = self.projection.standardise(coordinates, np.square(centred).sum(axis=1, dtype=np.float64))
+        outputs[~vectors.any(axis=1)] = 0.0
+        return outputs
 
     @classmethod
-    def fit(cls, states: NDArray[np.float32], rng: np.random.Generator) -> "StateProjection":
-        """Fit to the training prompts' states."""
-        mean = states.mean(axis=0, dtype=np.float64).astype(np.float32)
-        centred = (states - mean).astype(np.float64)
+    def fit(cls, vectors: NDArray[np.float32], n_components: int, rng: np.random.Generator) -> "DenseProjection":
+        """Fit to those training vectors [n, width] that are not zeros throughout; to all where fewer than two are."""
+        there = vectors[vectors.any(axis=1)]
+        there = there if len(there) > 1 else vectors
+        mean = there.mean(axis=0, dtype=np.float64).astype(np.float32)
+        centred = (there - mean).astype(np.float64)
         n, width = centred.shape
 
         def dot(dense: Floats) -> Floats:
@@ -50,4 +56,4 @@ class StateProjection:
             return product
 
         lengths = np.square(centred).sum(axis=1)
-        return cls(mean, fit_projection(dot, transposed_dot, (n, width), lengths, N_COMPONENTS, rng))
+        return cls(mean, fit_projection(dot, transposed_dot, (n, width), lengths, n_components, rng))

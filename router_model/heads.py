@@ -1,86 +1,167 @@
-"""The heads on an encoded request: p_small, p_large, expected output tokens, and the distance to what training saw."""
+"""The heads on an encoded request: who answers right, what the large model gains, output tokens, and how familiar.
 
+Each question is asked twice, of a linear head and of a forest: `stack.py` weighs the two. Linear heads lead where
+there are few labels, forests where there are many.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from router_model.logistic import Floats, fit_logistic, with_ones
+from router_model.calibration import logit
+from router_model.forest import Forest, ForestSize
+from router_model.labels import Labels
+from router_model.logistic import Floats, fit_logistic, sigmoid, with_ones
 
 NEAR = 4.0
-"""The heads look no further than this many deviations: beyond, a linear head would extrapolate."""
-
-OOD_COMPONENTS = 32
-"""Principal components of the encoding in which the distance is measured."""
+"""The linear heads look no further than this many deviations: beyond, they would extrapolate."""
 
 MIN_TOKEN_LABELS = 50
 """Fewer rows with token counts train no token head."""
 
+MIN_PAIRS = 50
+"""Fewer rows with both scores train no gain head: its output is then p_large - p_small of the others."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class HeadOutputs:
-    """Raw outputs for n requests, each float64 [n]: logits of a right answer, distance, expected tokens."""
+    """Raw outputs for n requests.
 
-    logit_small: Floats
-    logit_large: Floats
+    linear: logits [n, 2] that small and large answer right. forest: probabilities [n, 2] of the same. gain [n]: what
+    the linear head for large less small says. distance [n]. tokens: expected [n, 2], or None.
+    """
+
+    linear: Floats
+    forest: Floats
+    gain: Floats
     distance: Floats
-    small_tokens: Floats | None
-    large_tokens: Floats | None
+    tokens: Floats | None
+
+    @classmethod
+    def joined(cls, parts: Sequence["HeadOutputs"]) -> "HeadOutputs":
+        """The outputs of several parts, one after the other; no tokens unless all parts have them."""
+        tokens = [part.tokens for part in parts if part.tokens is not None]
+        return cls(
+            np.concatenate([part.linear for part in parts]),
+            np.concatenate([part.forest for part in parts]),
+            np.concatenate([part.gain for part in parts]),
+            np.concatenate([part.distance for part in parts]),
+            np.concatenate(tokens) if len(tokens) == len(parts) else None,
+        )
+
+    def take(self, rows: NDArray[np.intp]) -> "HeadOutputs":
+        """Those of some rows."""
+        return HeadOutputs(
+            self.linear[rows],
+            self.forest[rows],
+            self.gain[rows],
+            self.distance[rows],
+            None if self.tokens is None else self.tokens[rows],
+        )
+
+    @property
+    def small_tokens(self) -> Floats | None:
+        """Expected output tokens of the small model, [n]."""
+        return None if self.tokens is None else self.tokens[:, 0]
+
+    @property
+    def large_tokens(self) -> Floats | None:
+        """Expected output tokens of the large model, [n]."""
+        return None if self.tokens is None else self.tokens[:, 1]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LinearHeads:
+    """right float64 [2, d + 1]: small, large; gain [d + 1]; intercepts last."""
+
+    right: Floats
+    gain: Floats
+
+    def apply(self, encoded: Floats) -> tuple[Floats, Floats]:
+        """encoded [n, d] to logits [n, 2] and gains [n]."""
+        design = with_ones(np.clip(encoded, -NEAR, NEAR))
+        return design @ self.right.T, design @ self.gain
+
+    @classmethod
+    def fit(cls, encoded: Floats, labels: Labels, l2: float, start: Floats | None = None) -> "LinearHeads":
+        """Fit to the rows whose labels are known. l2: penalty; start: `right` of a fit to similar data."""
+        near = np.clip(encoded, -NEAR, NEAR)
+        right = []
+        for side in range(2):
+            known = np.isfinite(labels.scores[:, side])
+            if not known.any():
+                right.append(np.zeros(encoded.shape[1] + 1))
+                continue
+            right.append(
+                fit_logistic(
+                    near[known],
+                    labels.scores[known, side],
+                    l2,
+                    None if start is None else start[side],
+                    labels.weights[known],
+                )
+            )
+        weights = np.stack(right)
+        return cls(weights, cls._fit_gain(near, labels, l2, weights))
+
+    @staticmethod
+    def _fit_gain(near: Floats, labels: Labels, l2: float, right: Floats) -> Floats:
+        pairs = np.flatnonzero(labels.is_pair)
+        if len(pairs) < MIN_PAIRS:
+            # Without pairs: the first-order difference of the two logistic heads at their mean.
+            slopes = sigmoid(right[:, -1]) * (1 - sigmoid(right[:, -1]))
+            difference: Floats = slopes[1] * right[1] - slopes[0] * right[0]
+            return np.append(difference[:-1], labels.mean(1) - labels.mean(0))
+        design, weights = with_ones(near[pairs]), labels.weights[pairs]
+        # A gain has about the variance of a right answer, p (1 - p) = 1 / 5: so its penalty is that of the others.
+        penalty = np.diag(np.append(np.full(near.shape[1], 5 * l2), 1e-3))
+        gram = (design * weights[:, None]).T
+        return np.asarray(np.linalg.solve(gram @ design + penalty, gram @ labels.gains[pairs]), np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Heads:
-    """Linear heads on an encoding of d numbers.
+    """Heads on an encoding of d numbers.
 
-    right float64 [2, d + 1]: small, large; intercept last. centre [d] and whitening [d, k] of the Mahalanobis distance.
-    tokens [2, d + 2] or None: ridge weights on log(1 + tokens), intercept, and the factor that undoes the bias of the
-    logarithm (Duan's smearing estimate, 1983).
+    centre [d] and whitening [d, k] of the Mahalanobis distance. tokens [2, d + 2] or None: ridge weights on
+    log(1 + tokens), intercept, and the factor that undoes the bias of the logarithm (Duan's smearing estimate, 1983).
     """
 
-    right: Floats
+    linear: LinearHeads
+    forest: Forest
     centre: Floats
     whitening: Floats
     tokens: Floats | None = None
 
     def outputs(self, encoded: Floats) -> HeadOutputs:
         """encoded float64 [n, d] to HeadOutputs. The distance is per component: about 1 for what training saw."""
-        design = with_ones(np.clip(encoded, -NEAR, NEAR))
-        logits = design @ self.right.T
+        logits, gain = self.linear.apply(encoded)
         whitened = (encoded - self.centre) @ self.whitening
         distance: Floats = np.sqrt(np.square(whitened).mean(axis=1))
-        small = large = None
-        if self.tokens is not None:
-            # 2^20 tokens are more than any window: a cap for exp() far from the data.
-            logs = np.clip(design @ self.tokens[:, :-1].T, 0.0, 14.0)
-            expected = np.maximum(np.exp(logs) * self.tokens[:, -1] - 1, 0.0)
-            small, large = expected[:, 0], expected[:, 1]
-        return HeadOutputs(logits[:, 0], logits[:, 1], distance, small, large)
+        return HeadOutputs(logits, self.forest.predict(encoded), gain, distance, self._expected_tokens(encoded))
+
+    def _expected_tokens(self, encoded: Floats) -> Floats | None:
+        if self.tokens is None:
+            return None
+        # 2^20 tokens are more than any window: a cap for exp() far from the data.
+        logs = np.clip(with_ones(np.clip(encoded, -NEAR, NEAR)) @ self.tokens[:, :-1].T, 0.0, 14.0)
+        expected: Floats = np.maximum(np.exp(logs) * self.tokens[:, -1] - 1, 0.0)
+        return expected
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Labels:
-    """Outcomes of n prompts: scores float64 [n, 2] (small, large) and tokens [n, 2], NaN for not recorded."""
-
-    scores: Floats
-    tokens: Floats
-
-    def take(self, rows: NDArray[np.intp]) -> "Labels":
-        """Those of some rows."""
-        return Labels(self.scores[rows], self.tokens[rows])
-
-
-def fit_heads(encoded: Floats, labels: Labels, l2: float, start: Floats | None = None) -> Heads:
-    """Fit all heads to encoded float64 [n, d]. l2: penalty of fit_logistic; start: `right` of a fit to similar data."""
-    near = np.clip(encoded, -NEAR, NEAR)
-    right = np.stack(
-        [fit_logistic(near, labels.scores[:, m], l2, None if start is None else start[m]) for m in range(2)]
-    )
+def fit_heads(encoded: Floats, labels: Labels, linear: LinearHeads, size: ForestSize, l2: float, seed: int) -> Heads:
+    """Fit the rest of the heads to encoded float64 [n, d], beside linear heads that were fitted to the same rows."""
+    guesses = sigmoid(linear.apply(encoded)[0])
+    forest = Forest.fit(encoded, labels.scores, guesses, labels.weights, size, seed)
     centre, whitening = _fit_whitening(encoded)
-    return Heads(right, centre, whitening, _fit_tokens(near, labels.tokens, l2))
+    return Heads(linear, forest, centre, whitening, _fit_tokens(np.clip(encoded, -NEAR, NEAR), labels.tokens, l2))
 
 
 def _fit_whitening(encoded: Floats) -> tuple[Floats, Floats]:
-    """Centre [d] and whitening [d, k] of the leading principal components.
+    """Centre [d] and whitening [d, d] of the principal components: of all, since what is foreign often shows in those
+    that training hardly moved in. (The leading 32 alone took arithmetic word problems for encyclopaedic questions.)
 
     Variances get a floor of a thousandth of the largest, so that a direction that training never moved in does not
     make a slight difference look infinitely far.
@@ -88,17 +169,25 @@ def _fit_whitening(encoded: Floats) -> tuple[Floats, Floats]:
     centre = encoded.mean(axis=0)
     centred = encoded - centre
     variances, directions = np.linalg.eigh(centred.T @ centred / max(len(encoded) - 1, 1))
-    variances, directions = variances[::-1][:OOD_COMPONENTS], directions[:, ::-1][:, :OOD_COMPONENTS]
+    variances, directions = variances[::-1], directions[:, ::-1]
     floor = max(1e-3 * float(variances[0]), 1e-9)
     return centre, directions / np.sqrt(np.maximum(variances, floor))
 
 
 def _fit_tokens(near: Floats, tokens: Floats, l2: float) -> Floats | None:
-    known = np.isfinite(tokens).all(axis=1)
-    if known.sum() < MIN_TOKEN_LABELS:
-        return None
-    design, logs = with_ones(near[known]), np.log1p(tokens[known])
-    penalty = np.diag(np.append(np.full(near.shape[1], l2), 0.0))
-    weights = np.linalg.solve(design.T @ design + penalty, design.T @ logs)  # [d + 1, 2]
-    smearing = np.exp(logs - design @ weights).mean(axis=0)
-    return np.concatenate([weights, smearing[None]]).T
+    """Ridge regressions, each on the rows whose count is known; None where either has too few."""
+    weights = []
+    for side in range(2):
+        known = np.isfinite(tokens[:, side])
+        if known.sum() < MIN_TOKEN_LABELS:
+            return None
+        design, logs = with_ones(near[known]), np.log1p(tokens[known, side])
+        penalty = np.diag(np.append(np.full(near.shape[1], l2), 0.0))
+        fitted = np.linalg.solve(design.T @ design + penalty, design.T @ logs)
+        weights.append(np.append(fitted, np.exp(logs - design @ fitted).mean()))
+    return np.stack(weights)
+
+
+def forest_logits(probabilities: Floats) -> Floats:
+    """A forest's mean scores as logits, which never are infinite."""
+    return logit(np.clip(probabilities, 0.01, 0.99))

@@ -17,8 +17,8 @@ def sigmoid(x: Floats) -> Floats:
 
 
 def log_loss(logits: Floats, targets: Floats) -> float:
-    """Mean cross entropy (nats) of targets in [0, 1] under sigmoid(logits)."""
-    return float(np.mean(np.logaddexp(0, logits) - targets * logits))
+    """Mean cross entropy (nats) of targets in [0, 1] under sigmoid(logits); NaN targets are left out."""
+    return float(np.nanmean(np.logaddexp(0, logits) - targets * logits))
 
 
 def with_ones(x: Floats) -> Floats:
@@ -26,27 +26,30 @@ def with_ones(x: Floats) -> Floats:
     return np.concatenate([x, np.ones((len(x), 1))], axis=1)
 
 
-def fit_logistic(x: Floats, targets: Floats, l2: float, start: Floats | None = None) -> Floats:
+def fit_logistic(
+    x: Floats, targets: Floats, l2: float, start: Floats | None = None, counts: Floats | None = None
+) -> Floats:
     """Weights [d + 1], the intercept last, that minimise sum of cross entropies + l2 / 2 * |weights without
     intercept|^2.
 
-    x [n, d]; targets [n] in [0, 1]; l2 > 0, which makes the minimum finite and single. Newton steps, halved until the
-    loss falls (Boyd and Vandenberghe, Convex Optimization, 9.5); `start` warms the search up and does not change its
-    end.
+    x [n, d]; targets [n] in [0, 1]; l2 > 0, which makes the minimum finite and single; counts [n]: how often each row
+    counts, once where None. Newton steps, halved until the loss falls (Boyd and Vandenberghe, Convex Optimization,
+    9.5); `start` warms the search up and does not change its end.
     """
     design = with_ones(x)
+    counts = np.ones(len(x)) if counts is None else counts
     # A trace of a penalty on the intercept keeps the minimum finite where all targets are equal.
     penalty = np.full(design.shape[1], l2)
     penalty[-1] = 1e-3
     weights = np.zeros(design.shape[1]) if start is None else start.copy()
-    loss = _objective(design, targets, penalty, weights)
+    loss = _objective(design, targets, counts, penalty, weights)
     for _ in range(_MAX_STEPS):
         p = sigmoid(design @ weights)
-        gradient = design.T @ (p - targets) + penalty * weights
-        hessian = (design * (p * (1 - p))[:, None]).T @ design + np.diag(penalty)
+        gradient = design.T @ (counts * (p - targets)) + penalty * weights
+        hessian = (design * (counts * p * (1 - p))[:, None]).T @ design + np.diag(penalty)
         step = np.linalg.solve(hessian, gradient)
         size = 1.0
-        while (new := _objective(design, targets, penalty, weights - size * step)) > loss and size > 1e-6:
+        while (new := _objective(design, targets, counts, penalty, weights - size * step)) > loss and size > 1e-6:
             size /= 2
         if new > loss:
             break
@@ -58,6 +61,7 @@ def fit_logistic(x: Floats, targets: Floats, l2: float, start: Floats | None = N
     return weights
 
 
-def _objective(design: Floats, targets: Floats, penalty: Floats, weights: Floats) -> float:
+def _objective(design: Floats, targets: Floats, counts: Floats, penalty: Floats, weights: Floats) -> float:
     logits = design @ weights
-    return float(np.sum(np.logaddexp(0, logits) - targets * logits) + 0.5 * np.sum(penalty * np.square(weights)))
+    entropies = np.logaddexp(0, logits) - targets * logits
+    return float(counts @ entropies + 0.5 * np.sum(penalty * np.square(weights)))

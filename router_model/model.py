@@ -1,16 +1,22 @@
-"""A trained router as a function: features in, calibrated predictions out."""
+"""A trained router as a function: features in, calibrated predictions out.
+
+features -> encoder -> heads -> stack -> calibration maps -> p_small, p_large
+                                      \\-> gain: moves both until p_large - p_small is the gain
+                             \\-> distance -> ood -> routing_score of all three -> score
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from router_model.calibration import CalibrationMap
+from router_model.calibration import RouteMaps
 from router_model.encoder import Encoder
 from router_model.features import Features
-from router_model.heads import Heads
+from router_model.heads import HeadOutputs, Heads
 from router_model.logistic import Floats
 from router_model.score import routing_score
+from router_model.stack import Stack, with_gain
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -18,8 +24,8 @@ class Predictions:
     """For n requests, each float64 [n].
 
     p_small, p_large: calibrated probability that the model answers right. ood: distance to the training data, 1 being
-    the 99 % quantile of held-out training prompts. score: see routing_score. small_tokens, large_tokens: expected
-    output, None where no counts were recorded.
+    the 99 % quantile of held-out training prompts. score: see routing_score; in domain it is p_large - p_small.
+    small_tokens, large_tokens: expected output, None where no counts were recorded.
     """
 
     p_small: Floats
@@ -31,20 +37,51 @@ class Predictions:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Calibrated:
+    """How far the heads are believed, and what their words are worth: everything fitted to held-out outputs."""
+
+    stack: Stack
+    small_map: RouteMaps
+    large_map: RouteMaps
+
+    def apply(self, raw: HeadOutputs, routes: Sequence[str] = ()) -> Floats:
+        """Probabilities [n, 2] whose difference is the gain. routes [n] or empty: their kinds of traffic."""
+        logits, gains = self.stack.logits(raw), self.stack.gains(raw)
+        p = self._probabilities(logits, ())
+        if routes and (self.small_map.by_route or self.large_map.by_route):
+            of_routes = self._probabilities(logits, routes)
+            gains = gains + (of_routes[:, 1] - of_routes[:, 0]) - (p[:, 1] - p[:, 0])
+            p = of_routes
+        return with_gain(p, gains)
+
+    def _probabilities(self, logits: Floats, routes: Sequence[str]) -> Floats:
+        maps = (self.small_map, self.large_map)
+        return np.stack([one.apply(logits[:, side], routes) for side, one in enumerate(maps)], axis=1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class RouterModel:
-    """Encoder, heads and calibration. radius: the distance that counts as ood 1. large_prior: see routing_score."""
+    """radius: the distance that counts as ood 1. large_prior: see routing_score."""
 
     encoder: Encoder
     heads: Heads
-    small_map: CalibrationMap
-    large_map: CalibrationMap
+    calibrated: Calibrated
     radius: float
     large_prior: float
 
-    def predict(self, features: Sequence[Features]) -> Predictions:
-        """Predictions for requests. ValueError: features of another kind or size than those trained on."""
+    def predict(self, features: Sequence[Features], routes: Sequence[str] = ()) -> Predictions:
+        """Predictions for requests. routes: each one's kind of traffic, or none.
+
+        ValueError: features of another kind or size than those trained on, or not as many routes.
+        """
+        if routes and len(routes) != len(features):
+            raise ValueError(f"{len(routes)} routes were given for {len(features)} requests: give one each, or none")
         raw = self.heads.outputs(self.encoder.encode_all(features))
-        p_small, p_large = self.small_map.apply(raw.logit_small), self.large_map.apply(raw.logit_large)
-        ood: Floats = np.asarray(raw.distance / self.radius)
-        score = routing_score(p_small, p_large, ood, self.large_prior)
-        return Predictions(p_small, p_large, ood, score, raw.small_tokens, raw.large_tokens)
+        return predictions(self.calibrated.apply(raw, routes), raw, self.radius, self.large_prior)
+
+
+def predictions(p: Floats, raw: HeadOutputs, radius: float, large_prior: float) -> Predictions:
+    """Probabilities [n, 2] with the heads' distances and tokens as predictions."""
+    ood: Floats = np.asarray(raw.distance / radius)
+    score = routing_score(p[:, 0], p[:, 1], ood, large_prior)
+    return Predictions(p[:, 0], p[:, 1], ood, score, raw.small_tokens, raw.large_tokens)

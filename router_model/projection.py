@@ -1,4 +1,4 @@
-"""Projections of wide inputs to a few standardised numbers: principal components, dense or sparse input alike.
+"""Projections of wide inputs to a few standardised numbers: principal components.
 
 The components come from a randomised singular value decomposition (Halko, Martinsson and Tropp, 2011, algorithms 4.4
 and 5.1), which needs products with the matrix only.

@@ -25,6 +25,15 @@ def test_a_soft_target_counts_as_that_many_of_each_kind() -> None:
     np.testing.assert_allclose(fit_logistic(x, share, 1.0), fit_logistic(copies, hard, 4.0), atol=1e-2)
 
 
+def test_a_row_that_counts_three_times_is_as_good_as_three_rows() -> None:
+    rng = np.random.default_rng(4)
+    x, y = rng.normal(size=(60, 3)), rng.random(60)
+    counts = rng.integers(0, 4, 60)
+    copies = np.repeat(np.arange(60), counts)
+    weighted = fit_logistic(x, y, 2.0, counts=counts.astype(float))
+    np.testing.assert_allclose(weighted, fit_logistic(x[copies], y[copies], 2.0), atol=1e-5)
+
+
 def test_separable_and_constant_targets_have_finite_weights() -> None:
     x = np.array([[-1.0], [-2.0], [1.0], [2.0]])
     for y in (np.array([0.0, 0, 1, 1]), np.ones(4), np.zeros(4)):
@@ -44,3 +53,4 @@ def test_sigmoid_and_loss_stand_extreme_logits() -> None:
     logits = np.array([-1e4, 0.0, 1e4])
     np.testing.assert_allclose(sigmoid(logits), [0, 0.5, 1])
     assert log_loss(np.array([1e4, -1e4]), np.array([1.0, 0.0])) == 0
+    assert log_loss(np.array([1e4, 3.0]), np.array([1.0, np.nan])) == 0

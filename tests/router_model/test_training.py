@@ -1,9 +1,13 @@
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from router_model.features import Kind, extract_outcome
 from router_model.metrics import apgr, ece
 from router_model.outcomes import Outcome
+from router_model.packing import pack_model
 from router_model.training import Trained, TrainingOptions, kind_of, labels_of, train
 from tests.router_model.worlds import make_outcomes
 
@@ -22,8 +26,9 @@ def test_new_prompts_are_routed_as_well_as_held_out_ones(trained: Trained) -> No
     assert apgr(seen.score, labels) > 0.6
     assert ece(seen.p_small, labels[:, 0]) < 0.07
     assert np.mean(seen.ood > 1) < 0.05
-    point = trained.curve.point_for(0.8)
-    assert np.mean(seen.score >= point.threshold) == pytest.approx(point.share, abs=0.08)
+    for share in (0.2, 0.5, 0.8):
+        threshold = np.quantile(trained.held_out.score, 1 - share)
+        assert np.mean(seen.score >= threshold) == pytest.approx(share, abs=0.08)
 
 
 def test_prompts_unlike_the_training_data_are_out_of_domain(trained: Trained) -> None:
@@ -62,9 +67,84 @@ def test_the_same_seed_gives_the_same_router_and_noise_labels_give_no_gain() -> 
     ]
     one, two = train(noise, TrainingOptions(seed=4)), train(noise, TrainingOptions(seed=4))
     np.testing.assert_array_equal(one.held_out.score, two.held_out.score)
-    np.testing.assert_array_equal(one.curve.lower, two.curve.lower)
+    for ours, theirs in zip(pack_model(one.model)[0].values(), pack_model(two.model)[0].values(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
     # A leak from held-out labels into scores would show here.
     assert apgr(one.held_out.score, labels_of(noise).scores) == pytest.approx(0.5, abs=0.08)
+
+
+def one_sided(outcomes: list[Outcome], seed: int = 0) -> list[Outcome]:
+    """The own log: of each request only one model's answer was graded, small in a quarter of them."""
+    is_small = np.random.default_rng(seed).random(len(outcomes)) < 0.25
+    return [
+        replace(one, strong_score=math.nan, weight=4.0) if small else replace(one, weak_score=math.nan, weight=4 / 3)
+        for one, small in zip(outcomes, is_small, strict=True)
+    ]
+
+
+def test_rows_with_one_models_score_train_a_router_that_is_calibrated_for_both() -> None:
+    log = make_outcomes(2_000, with_state=True, seed=6)
+    trained = train(one_sided(log), TrainingOptions(l2_grid=(30.0,)))
+    labels = labels_of(log).scores
+    assert apgr(trained.held_out.score, labels) > 0.58
+    assert np.isfinite(trained.held_out.score).all()
+    for side, p in enumerate((trained.held_out.p_small, trained.held_out.p_large)):
+        assert p.mean() == pytest.approx(labels[:, side].mean(), abs=0.04)
+
+
+def test_some_pairs_among_one_sided_rows_are_used_as_pairs() -> None:
+    log = make_outcomes(1_200, with_state=True, seed=7)
+    trained = train([*log[:600], *one_sided(log[600:])], TrainingOptions(l2_grid=(30.0,)))
+    assert apgr(trained.held_out.score, labels_of(log).scores) > 0.6
+
+
+def test_a_row_without_weight_changes_nothing_that_labels_decide() -> None:
+    outcomes = make_outcomes(400, with_state=True)
+    lying = [replace(one, weak_score=1 - one.weak_score, strong_score=0.0, weight=0.0) for one in outcomes[:100]]
+    honest = [replace(one, weight=0.0) for one in outcomes[:100]]
+    options = TrainingOptions(l2_grid=(30.0,))
+    one, two = (train([*rows, *outcomes[100:]], options).model for rows in (lying, honest))
+    for ours, theirs in zip(pack_model(one)[0].values(), pack_model(two)[0].values(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_log_of_packed_features_trains_the_router_that_its_requests_would() -> None:
+    outcomes = make_outcomes(400, with_state=True)
+    log = [replace(one, text="", state=None, features=extract_outcome(one, Kind.STATE).pack()) for one in outcomes]
+    options = TrainingOptions(l2_grid=(30.0,))
+    assert kind_of(log) is Kind.STATE
+    whole, packed = (train(rows, options).held_out.score for rows in (outcomes, log))
+    assert np.corrcoef(whole, packed)[0, 1] > 0.95
+
+
+def test_a_kind_of_traffic_gets_its_own_calibration() -> None:
+    rng = np.random.default_rng(3)
+    outcomes = [
+        replace(one, route=("easy", "hard")[i % 2], weak_score=float(rng.random() < (0.9, 0.2)[i % 2]))
+        for i, one in enumerate(make_outcomes(800, with_state=False))
+    ]
+    trained = train(outcomes, TrainingOptions(l2_grid=(30.0,)))
+    assert trained.held_out.p_small[::2].mean() == pytest.approx(0.9, abs=0.08)
+    assert trained.held_out.p_small[1::2].mean() == pytest.approx(0.2, abs=0.08)  # shrunk towards everyone
+    features = [extract_outcome(one, Kind.TEXT) for one in outcomes[:2]]
+    easy, unknown, none = (
+        trained.model.predict(features, routes).p_small[0] for routes in (["easy"] * 2, ["?"] * 2, ())
+    )
+    assert easy > unknown == none
+    with pytest.raises(ValueError, match="1 routes were given for 2 requests"):
+        trained.model.predict(features, ["easy"])
+
+
+def test_the_score_is_the_difference_of_the_probabilities_in_domain(trained: Trained) -> None:
+    seen = trained.held_out
+    inside = seen.ood <= 1
+    np.testing.assert_allclose(seen.score[inside], (seen.p_large - seen.p_small)[inside], atol=1e-12)
+
+
+def test_without_any_score_of_one_model_there_is_no_router() -> None:
+    outcomes = [replace(one, strong_score=math.nan) for one in make_outcomes(100, with_state=False)]
+    with pytest.raises(ValueError, match="no outcome has a score of the large model"):
+        train(outcomes)
 
 
 def test_outcomes_that_cannot_train_a_router_are_refused() -> None:

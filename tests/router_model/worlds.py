@@ -3,8 +3,13 @@
 import numpy as np
 
 from router_model.facts import RequestFacts
+from router_model.forest import ForestSize
 from router_model.outcomes import Outcome
 from router_model.prefill import PrefillState
+from router_model.training import TrainingOptions
+
+QUICK = TrainingOptions(l2_grid=(30.0,), forest=ForestSize(n_trees=8, min_leaf=10))
+"""For tests that need a router, but not a good one."""
 
 TOPICS = ("weather", "calendar", "finance", "travel", "recipes", "music")
 

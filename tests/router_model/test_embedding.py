@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertModel
+
+from router_model.embedding import MAX_TOKENS, NoEncoder, SentenceEncoder
+from router_model.facts import RequestFacts
+from router_model.features import Kind, extract
+from router_model.training import TrainingOptions, train
+from tests.router_model.worlds import make_outcomes
+
+WORDS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "check", "the", "weather", "calendar", "finance", "and", "then", "day")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of random weights with a vocabulary of a dozen words."""
+    folder = tmp_path_factory.mktemp("encoder")
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+    )
+    BertModel(config).save_pretrained(folder)
+    vocabulary = {word: number for number, word in enumerate(WORDS)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, WORDS[3]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def test_an_embedding_is_the_mean_of_the_last_hidden_states(folder: Path) -> None:
+    encoder = SentenceEncoder.load(folder)
+    model = BertModel.from_pretrained(folder).eval()
+    ids = torch.tensor([[1, 4, 5, 6, 2]])
+    with torch.inference_mode():
+        mean = model(ids).last_hidden_state[0].mean(dim=0).numpy()
+    np.testing.assert_allclose(encoder(["check the weather"])[0], mean / np.linalg.norm(mean), atol=1e-5)
+
+
+def test_an_embedding_does_not_depend_on_the_other_texts(folder: Path) -> None:
+    encoder = SentenceEncoder.load(folder)
+    texts = ["check the weather", "the calendar and then the finance day check the day", ""]
+    np.testing.assert_allclose(encoder(texts), np.concatenate([encoder([text]) for text in texts]), atol=1e-5)
+    assert encoder([]).shape == (0, 16)
+
+
+def test_a_long_text_is_read_at_both_ends(folder: Path) -> None:
+    encoder = SentenceEncoder.load(folder)
+    middle = " the" * 10 * MAX_TOKENS
+    long, other_end = (encoder([f"check{middle} {word}"])[0] for word in ("weather", "finance"))
+    assert not np.allclose(long, other_end, atol=1e-4)
+    np.testing.assert_allclose(encoder([f"check{middle * 2} weather"])[0], long, atol=1e-5)
+
+
+def test_a_router_can_learn_from_embeddings(folder: Path) -> None:
+    encoder = SentenceEncoder.load(folder)
+    outcomes = make_outcomes(300, with_state=False)
+    model = train(outcomes, TrainingOptions(l2_grid=(30.0,)), encoder).model
+    assert model.encoder.kind is Kind.EMBEDDING
+    one = outcomes[0]
+    features = extract(one.text, one.facts, embedding=encoder([one.text])[0])
+    assert -1 <= model.predict([features]).score[0] <= 1
+    with pytest.raises(ValueError, match="of kind embedding was given features of another kind"):
+        model.predict([extract("hi", RequestFacts())])
+
+
+def test_a_folder_without_an_encoder_is_refused(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(NoEncoder, match=r"lacks config\.json"):
+        SentenceEncoder.load(tmp_path)
+    for name in ("config.json", "tokenizer.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    with pytest.raises(NoEncoder, match="cannot be read"):
+        SentenceEncoder.load(tmp_path)
