@@ -1,15 +1,18 @@
-"""Outcomes: what both models made of one prompt. The rows that a router is trained and scored on, as JSON lines.
+"""Outcomes: what the models made of one prompt. The rows that a router is trained and scored on, as JSON lines.
 
-Two forms of row are read, and may be mixed in one file:
+Three forms of row are read, and may be mixed in one file:
 
 - our own, written by `OutcomeRow` from engine runs, with facts and the small model's prefill state;
+- those of the own log, with packed features in place of the prompt, and mostly only the served model's score;
 - public benchmark rows, with `weak_correct` / `strong_correct` (0 or 1) or `weak_score` / `strong_score` (0 to 1) and
   the prompt.
 
-In both, weak is the small model and strong the large one.
+In all, weak is the small model and strong the large one.
 """
 
+import datetime
 import gzip
+import math
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router_model.facts import RequestFacts
+from router_model.options import Action
 from router_model.prefill import PrefillState
 
 
@@ -28,9 +32,26 @@ class OutcomeError(ValueError):
     """A row that cannot be used; the message names file and line and says what is missing."""
 
 
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """What the policy chose and what came of it, for estimates of other policies (not for training).
+
+    action and propensity: as decided. reward: score of the answer that the client got, 0 to 1; after an escalation that
+    is the large model's, and still the reward of choosing small. is_escalated: whether that happened.
+    """
+
+    action: Action
+    propensity: float
+    reward: float
+    is_escalated: bool = False
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """One prompt with what both models scored on it (0 to 1). Tokens are those generated; None is not recorded."""
+    """One prompt with what the models scored on it (0 to 1, NaN where that model was not graded).
+
+    Tokens are those generated; None is not recorded. The fields are those of `OutcomeRow`; `text` is empty where only
+    packed `features` were kept.
+    """
 
     id: str
     group: str
@@ -42,6 +63,27 @@ class Outcome:
     small_tokens: int | None = None
     large_tokens: int | None = None
     subject: str = ""
+    source: str = ""
+    route: str = ""
+    weight: float = 1.0
+    weak_response: str | None = None
+    small_logprob_mean: float | None = None
+    small_logprob_min: float | None = None
+    small_valid: bool | None = None
+    features: bytes | None = None
+    action: Action | None = None
+    propensity: float | None = None
+    cost_usd: float | None = None
+    cost_if_large_usd: float | None = None
+    threshold: float | None = None
+    decided_at: datetime.datetime | None = None
+    session: str = ""
+    choice: Choice | None = None
+
+    @property
+    def has_both(self) -> bool:
+        """Whether both models were graded."""
+        return not (math.isnan(self.weak_score) or math.isnan(self.strong_score))
 
 
 class StateBlob(msgspec.Struct, frozen=True):
@@ -68,10 +110,16 @@ class OutcomeRow(msgspec.Struct, kw_only=True, omit_defaults=True):
     it, so that they never lie on both sides of a split; the id where it is missing. Scores are 0 to 1; where
     `*_correct` is given it wins, since the heads predict a probability of being right. state, entropy and margin come
     together or not at all.
+
+    Of the own log: features are packed (`Features.pack`) and replace prompt and state; action is the model that the
+    policy took, with its propensity and the threshold in force, and then only that model's score must be there; weight
+    counts the row in training (1 / propensity and the label's own). source: where the label is from; route: kind of
+    traffic; session: the conversation. weak_response, small_logprob_* and small_valid are of the small model's answer.
+    cost_if_large_usd: what the large model alone would have cost.
     """
 
     id: str
-    prompt: str
+    prompt: str | None = None
     group: str = ""
     subject: str = ""
     weak_score: float | None = None
@@ -84,20 +132,62 @@ class OutcomeRow(msgspec.Struct, kw_only=True, omit_defaults=True):
     margin: float | None = None
     small_tokens: int | None = None
     large_tokens: int | None = None
+    source: str = ""
+    route: str = ""
+    weight: float = 1.0
+    weak_response: str | None = None
+    small_logprob_mean: float | None = None
+    small_logprob_min: float | None = None
+    small_valid: bool | None = None
+    features: bytes | None = None
+    action: Action | None = None
+    propensity: float | None = None
+    cost_usd: float | None = None
+    cost_if_large_usd: float | None = None
+    threshold: float | None = None
+    decided_at: datetime.datetime | None = None
+    session: str = ""
+    choice: Choice | None = None
 
     def outcome(self) -> Outcome:
         """The row as an Outcome. ValueError says which fields are missing or out of range."""
+        if self.prompt is None and self.features is None:
+            raise ValueError("the row needs `prompt`, or packed `features` in its place")
+        if not 0 <= self.weight < math.inf:
+            raise ValueError(f"the weight is {self.weight}: use a finite number from 0")
+        if self.propensity is not None and not 0 < self.propensity <= 1:
+            raise ValueError(f"the propensity is {self.propensity}: use above 0, to 1")
+        if self.choice is not None and not (0 < self.choice.propensity <= 1 and 0 <= self.choice.reward <= 1):
+            raise ValueError("the choice needs a propensity above 0, to 1, and a reward of 0 to 1")
         return Outcome(
             id=self.id,
-            group=self.group or self.id,
-            text=self.prompt,
-            weak_score=_score("weak", self.weak_correct, self.weak_score),
-            strong_score=_score("strong", self.strong_correct, self.strong_score),
+            group=self.group or self.session or self.id,
+            text=self.prompt or "",
+            weak_score=_score("weak", self.weak_correct, self.weak_score, needed=self.action is not Action.LARGE),
+            strong_score=_score(
+                "strong", self.strong_correct, self.strong_score, needed=self.action is not Action.SMALL
+            ),
             facts=self.facts,
             state=self._state(),
             small_tokens=self.small_tokens,
             large_tokens=self.large_tokens,
             subject=self.subject,
+            source=self.source,
+            route=self.route,
+            weight=self.weight,
+            weak_response=self.weak_response,
+            small_logprob_mean=self.small_logprob_mean,
+            small_logprob_min=self.small_logprob_min,
+            small_valid=self.small_valid,
+            features=self.features,
+            action=self.action,
+            propensity=self.propensity,
+            cost_usd=self.cost_usd,
+            cost_if_large_usd=self.cost_if_large_usd,
+            threshold=self.threshold,
+            decided_at=self.decided_at,
+            session=self.session,
+            choice=self.choice,
         )
 
     def _state(self) -> PrefillState | None:
@@ -147,8 +237,10 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise OutcomeError(f"{path}: cannot be read ({error})") from error
 
 
-def _score(side: str, correct: float | None, score: float | None) -> float:
+def _score(side: str, correct: float | None, score: float | None, *, needed: bool) -> float:
     value = correct if correct is not None else score
+    if value is None and not needed:
+        return math.nan
     if value is None:
         raise ValueError(f"the row needs `{side}_score` (0 to 1) or `{side}_correct` (0 or 1)")
     if not 0 <= value <= 1:

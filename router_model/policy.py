@@ -1,166 +1,328 @@
 """The policy: from a request's features to a decision with a known propensity.
 
-Which models could answer at all is settled before (by the gateway: window, abilities, budget); the policy chooses among
-those.
+Which models could answer at all is settled before (by the gateway: window, abilities); the policy chooses among those.
+
+    predictions ─► rank ─► greedy by the threshold ─► conversation ─► the request's own limits ─► exploration
 """
 
-import enum
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from router_model.appraisal import Appraisal, Appraiser
 from router_model.artefact import RouterArtefact
+from router_model.cascade import Answer
+from router_model.circumstances import Circumstances
+from router_model.costs import Prices, RowCosts
+from router_model.decision import Decision, Reason
+from router_model.drift import DriftMonitor
+from router_model.escalation import EscalateReason, Escalation
 from router_model.features import Features, Kind
-from router_model.score import EDGE, goes_large
+from router_model.limits import broken_limits, least_breaking
+from router_model.options import Action, RouteOptions
+from router_model.plan import Plan, Planner, UnknownTarget
+from router_model.thresholds import ALWAYS_LARGE, ConflictingWish, CurvePoint
+
+__all__ = [
+    "Action",
+    "ConflictingWish",
+    "Decision",
+    "Escalation",
+    "Policy",
+    "Reason",
+    "RouteOptions",
+    "UnknownTarget",
+]
 
 
-class Action(enum.StrEnum):
-    """The model that a request is sent to."""
-
-    SMALL = "small"
-    LARGE = "large"
-
-    @property
-    def other(self) -> "Action":
-        """The other model."""
-        return Action.LARGE if self is Action.SMALL else Action.SMALL
-
-
-class Reason(enum.StrEnum):
-    """Why. Stored in decision rows, so stable.
-
-    out_of_domain: the request is unlike the training data, where no threshold keeps its promise, so it goes to large.
-    """
-
-    WORTH_IT = "score_above_threshold"
-    NOT_WORTH_IT = "score_below_threshold"
-    OUT_OF_DOMAIN = "out_of_domain"
-    EXPLORED = "explored"
-    ONLY_ELIGIBLE = "only_eligible"
-    PINNED = "pinned"
-
-
-class UnknownTarget(ValueError):
-    """The artefact has no threshold of that name; the message lists those it has."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RouteOptions:
-    """What a request asks of the policy.
-
-    target: name of a threshold in the artefact. quality: part of the gap to recover, 0 to 1, instead of the target.
-    eligible: the models that could answer. pinned: the model of the conversation's last turn; large stays large, small
-    may only go up. explore: False for tenants that opted out.
-    """
-
-    target: str = "auto"
-    quality: float | None = None
-    eligible: frozenset[Action] = field(default_factory=lambda: frozenset(Action))
-    pinned: Action | None = None
-    explore: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """What was chosen and on what evidence.
-
-    score at or above threshold goes to the large model. ood: distance to the training data, above 1 is outside.
-    propensity: probability that the policy takes this action for this request, 1.0 where it was deterministic. Expected
-    tokens are None where the training data had no counts.
-    """
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """An action before exploration. may_explore: the other one is open to this request, too."""
 
     action: Action
     reason: Reason
-    score: float
-    threshold: float
-    p_small: float
-    p_large: float
-    ood: float
-    propensity: float
-    explored: bool
-    expected_small_tokens: float | None
-    expected_large_tokens: float | None
+    may_explore: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Policy:
     """A router in force.
 
-    epsilon: probability of taking the other model, to learn from. max_regret: requests whose score lies further than
-    this from the threshold are never explored.
+    epsilon: probability of taking the other model, to learn from. max_regret: requests whose rank lies further than
+    this from the threshold are never explored. prices: of the served pair; None ranks by gain alone, and takes the
+    small model as free where a cost budget is asked.
+
+    `decide`, `decide_early` and `judge` change nothing; `observe` and the other observations do: shares that are kept,
+    and drift. Used from one thread.
     """
 
     artefact: RouterArtefact
     epsilon: float = 0.05
     max_regret: float = 1.0
+    prices: Prices | None = None
+    appraiser: Appraiser = field(init=False, repr=False)
+    monitor: DriftMonitor = field(init=False, repr=False)
+    planner: Planner = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Raise ValueError for an epsilon outside [0, 0.5] or a negative max_regret."""
+        """Compute the curves, so that no request waits for them.
+
+        ValueError: epsilon outside [0, 0.5] or a negative max_regret.
+        """
         if not 0 <= self.epsilon <= 0.5:
             raise ValueError(f"epsilon is {self.epsilon}: use 0 (never explore) to 0.5")
-        if self.max_regret < 0:
+        if not self.max_regret >= 0:
             raise ValueError(f"max_regret is {self.max_regret}: use 0 or more")
+        evidence, manifest = self.artefact.evidence, self.artefact.manifest
+        for is_guarded in (True, False):
+            evidence.curve(self.prices, is_guarded=is_guarded)
+        object.__setattr__(self, "appraiser", Appraiser(self.artefact, self.prices))
+        object.__setattr__(self, "monitor", DriftMonitor(evidence, evidence.ranks(self.prices)))
+        planner = Planner(
+            evidence=evidence,
+            prices=self.prices,
+            targets={name: point.target for name, point in manifest.targets.items() if point.target is not None},
+            share_targets=frozenset(manifest.share_targets),
+        )
+        object.__setattr__(self, "planner", planner)
 
     @property
     def kind(self) -> Kind:
         """The kind of features that `decide` needs."""
-        return self.artefact.model.encoder.kind
+        return self.artefact.kind
+
+    def check(self, options: RouteOptions) -> CurvePoint:
+        """What the evidence promises for a wish, before anything is computed for the request.
+
+        UnknownTarget; ConflictingWish: quality and cost cannot both be had. Both are ValueErrors.
+        """
+        return self.planner.plan(options).point
 
     def threshold(self, options: RouteOptions) -> float:
-        """The threshold that the options ask for. UnknownTarget; ValueError for a quality outside [0, 1]."""
-        if options.quality is not None:
-            return self.artefact.curve.point_for(options.quality).threshold
-        targets = self.artefact.manifest.targets
-        if options.target not in targets:
-            raise UnknownTarget(f"the router has no target '{options.target}': use one of {', '.join(sorted(targets))}")
-        return targets[options.target].threshold
+        """The threshold in force for a request in domain and without load. Raises what `check` raises."""
+        return self.planner.plan(options).threshold(is_covered=True, pressure=0.0)
 
-    def decide(self, features: Features, options: RouteOptions, rng: np.random.Generator) -> Decision:
+    def decide(
+        self, features: Features, options: RouteOptions, circumstances: Circumstances, rng: np.random.Generator
+    ) -> Decision:
         """Choose a model.
 
-        ValueError: nothing is eligible, or the features are not those of the artefact; UnknownTarget.
+        ValueError: nothing is eligible, a cost limit without prices, or features of another kind than the artefact's;
+        and what `check` raises.
         """
-        threshold = self.threshold(options)
-        seen = self.artefact.model.predict([features])
-        score, ood = float(seen.score[0]), float(seen.ood[0])
-        action, reason, may_explore = self._choose(score, threshold, ood, options)
-        propensity, explored = 1.0, False
-        if may_explore:
+        _check_eligible(options, circumstances)
+        plan = self.planner.plan(options)
+        view = self.appraiser.appraise(features, options.route, circumstances)
+        is_covered = self._is_covered(view, options.route)
+        threshold = plan.threshold(is_covered=is_covered, pressure=circumstances.pressure)
+        choice = self._choose(plan, view, threshold, options, circumstances)
+        return self._decision(choice, plan, view, threshold, options, circumstances, rng)
+
+    def decide_early(
+        self, features: Features, options: RouteOptions, circumstances: Circumstances, rng: np.random.Generator
+    ) -> Decision | None:
+        """A clear case for the large model before any prefill; None: go on, prefill and `decide`.
+
+        features: without the prefill's state. A case is clear where the lower bound of the rank reaches the threshold,
+        where the wish is for all large, and where a tool loop keeps the large model. Raises what `decide` raises.
+        """
+        _check_eligible(options, circumstances)
+        plan = self.planner.plan(options)
+        if Action.LARGE not in options.eligible:
+            return None
+        view = self.appraiser.appraise_early(features, circumstances)
+        threshold = plan.threshold(is_covered=True, pressure=0.0)
+        if options.pinned is Action.LARGE and options.in_tool_loop:
+            choice = _Choice(Action.LARGE, Reason.PINNED, False)
+        elif not self._is_open(plan, view, options, circumstances):
+            return None
+        elif threshold <= ALWAYS_LARGE:
+            choice = _Choice(Action.LARGE, Reason.WORTH_IT, False)
+        elif self.artefact.front is not None and view.rank_low >= threshold:
+            may_explore = self._may_explore(view, threshold, options, circumstances)
+            choice = _Choice(Action.LARGE, Reason.CLEAR_CASE, may_explore)
+        else:
+            return None
+        return self._decision(choice, plan, view, threshold, options, circumstances, rng)
+
+    def judge(
+        self, decision: Decision, answer: Answer, options: RouteOptions, circumstances: Circumstances
+    ) -> Escalation:
+        """What to make of the small model's answer to a request that `decision` sent there, if the answer did not fail
+        (`escalation.failure`; those that did go up whatever the policy thinks).
+
+        It escalates where the large model's expected gain over this very answer, by the cost of asking it now, reaches
+        the threshold of the wish. Never where the large model is not eligible, where the request's cost limit forbids
+        it, or in a tool loop.
+        """
+        p_right = rank = None
+        cascade = self.artefact.cascade
+        if cascade is not None and decision.p_small is not None and decision.p_large is not None:
+            p_right = cascade.p_right(decision.p_small, decision.p_large, answer)
+            costs = self._costs_of(decision, circumstances)
+            rank = self.appraiser.rank(decision.p_large - p_right, None if costs is None else float(costs.large[0]))
+        plan = self.planner.plan(options)
+        threshold = plan.threshold(is_covered=True, pressure=circumstances.pressure)
+        doubts = rank is not None and rank >= threshold and self._may_escalate(decision, options, circumstances)
+        reason = EscalateReason.LOW_CONFIDENCE if doubts else None
+        return Escalation(p_right=p_right, rank=rank, threshold=threshold, reason=reason)
+
+    def observe(self, decision: Decision) -> None:
+        """Count a decision that is carried out: towards the share that its wish keeps, and towards drift."""
+        if decision.overspent is not None:
+            controller = self.planner.plan(decision.options).controller
+            if controller is not None:
+                controller.observe(decision.rank, decision.overspent)
+        high = decision.rank if decision.rank_high is None else decision.rank_high
+        self.monitor.saw_request(decision.rank, high, decision.ood, decision.options.route)
+
+    def observe_escalation(self, decision: Decision, circumstances: Circumstances) -> None:
+        """Count the second answer towards the share or spend that the wish of `decision` keeps."""
+        plan = self.planner.plan(decision.options)
+        if plan.controller is None:
+            return
+        costs = self._costs_of(decision, circumstances)
+        extra = 1.0
+        if plan.keeps_spend and self.prices is not None and costs is not None:
+            unit = self.artefact.evidence.priced(self.prices).mean_extra
+            extra = float(costs.large[0]) / unit if unit > 0 else 1.0
+        plan.controller.owe(extra)
+
+    def _is_covered(self, view: Appraisal, route: str) -> bool:
+        """Whether a promise covers a request: in domain, as far as is known, and no drift."""
+        return not view.is_far and not self.monitor.state.concerns(route)
+
+    def _is_open(self, plan: Plan, view: Appraisal, options: RouteOptions, circumstances: Circumstances) -> bool:
+        """Whether the rank alone decides about the large model, so that a clear one settles it."""
+        is_free = len(options.eligible) > 1 and options.pinned is None
+        is_calm = not (plan.sheds_load and circumstances.pressure > 0)
+        breaks = broken_limits(view, options, circumstances)[Action.LARGE]
+        return is_free and is_calm and not breaks and self._is_covered(view, options.route)
+
+    def _choose(
+        self, plan: Plan, view: Appraisal, threshold: float, options: RouteOptions, circumstances: Circumstances
+    ) -> _Choice:
+        """The action before exploration."""
+        if len(options.eligible) == 1:
+            (only,) = options.eligible
+            return _Choice(only, Reason.ONLY_ELIGIBLE, False)
+        action, reason = self._greedy(plan, view, threshold, options.route)
+        if options.pinned is not None:
+            action, reason = _kept(options.pinned, action, reason, view, options, circumstances)
+            if options.in_tool_loop:
+                return _Choice(action, reason, False)
+        broken = broken_limits(view, options, circumstances)
+        if broken[action]:
+            why = broken[action][0]
+            both = bool(broken[action.other])
+            return _Choice(least_breaking(broken, view, circumstances) if both else action.other, why, False)
+        calm = plan.threshold(is_covered=True, pressure=0.0)
+        may_explore = reason is not Reason.OVERLOAD and self._may_explore(view, calm, options, circumstances)
+        return _Choice(action, reason, may_explore)
+
+    def _greedy(self, plan: Plan, view: Appraisal, threshold: float, route: str) -> tuple[Action, Reason]:
+        """What the threshold says, and why."""
+        is_covered = self._is_covered(view, route)
+        if view.rank_low >= threshold:
+            if is_covered or not plan.is_quality:
+                return Action.LARGE, Reason.WORTH_IT
+            return Action.LARGE, Reason.OUT_OF_DOMAIN if view.is_far else Reason.UNCALIBRATED
+        if view.rank_low >= plan.threshold(is_covered=is_covered, pressure=0.0):
+            return Action.SMALL, Reason.OVERLOAD
+        return Action.SMALL, Reason.NOT_WORTH_IT
+
+    def _may_explore(
+        self, view: Appraisal, threshold: float, options: RouteOptions, circumstances: Circumstances
+    ) -> bool:
+        """Whether the other model may be taken: only where both are open, and where little is lost by it."""
+        regret = max(abs(view.rank_low - threshold), abs(view.rank_high - threshold))
+        return (
+            options.explore
+            and self.epsilon > 0
+            and options.pinned is None
+            and len(options.eligible) > 1
+            and regret <= self.max_regret
+            and not any(broken_limits(view, options, circumstances).values())
+        )
+
+    def _decision(
+        self,
+        choice: _Choice,
+        plan: Plan,
+        view: Appraisal,
+        threshold: float,
+        options: RouteOptions,
+        circumstances: Circumstances,
+        rng: np.random.Generator,
+    ) -> Decision:
+        """The decision, after exploration."""
+        action, reason, propensity, explored = choice.action, choice.reason, 1.0, False
+        if choice.may_explore:
             explored = bool(rng.random() < self.epsilon)
             propensity = self.epsilon if explored else 1.0 - self.epsilon
             if explored:
                 action, reason = action.other, Reason.EXPLORED
+        is_early, cost_usd = view.p_small is None, view.cost_usd
+        ttft_s = {one: s for one in Action if (s := circumstances.offer(one).ttft_s) is not None}
+        spent = None
+        if view.costs is not None and cost_usd is not None:
+            spent = cost_usd[action], float(view.costs.large[0])
         return Decision(
             action=action,
             reason=reason,
-            score=score,
+            score=view.score,
+            rank=view.rank_low,
             threshold=threshold,
-            p_small=float(seen.p_small[0]),
-            p_large=float(seen.p_large[0]),
-            ood=ood,
+            p_small=view.p_small,
+            p_large=view.p_large,
+            ood=view.ood,
             propensity=propensity,
             explored=explored,
-            expected_small_tokens=None if seen.small_tokens is None else float(seen.small_tokens[0]),
-            expected_large_tokens=None if seen.large_tokens is None else float(seen.large_tokens[0]),
+            expected_small_tokens=view.small_tokens,
+            expected_large_tokens=view.large_tokens,
+            is_calibrated=plan.is_promised and self._is_covered(view, options.route),
+            is_early=is_early,
+            expected_cost_usd=cost_usd,
+            expected_ttft_s=ttft_s or None,
+            rank_high=view.rank_high if is_early else None,
+            exceeds=broken_limits(view, options, circumstances)[action],
+            overspent=self.planner.overspent(plan, action, spent, circumstances.pressure),
+            options=options,
         )
 
-    def _choose(self, score: float, threshold: float, ood: float, options: RouteOptions) -> tuple[Action, Reason, bool]:
-        """The greedy action, its reason, and whether exploration may replace it."""
-        if not options.eligible:
-            raise ValueError("no model is eligible: refuse the request before asking the policy")
-        if len(options.eligible) == 1:
-            (only,) = options.eligible
-            return only, Reason.ONLY_ELIGIBLE, False
-        worth_it = bool(goes_large(np.array(score), np.array(ood), threshold))
-        if options.pinned is Action.LARGE or (options.pinned is Action.SMALL and not worth_it):
-            return options.pinned, Reason.PINNED, False
-        reason = Reason.WORTH_IT if worth_it else Reason.NOT_WORTH_IT
-        if ood > EDGE:
-            reason = Reason.OUT_OF_DOMAIN
-        may_explore = (
-            options.explore
-            and options.pinned is None
-            and self.epsilon > 0
-            and abs(score - threshold) <= self.max_regret
-        )
-        return Action.LARGE if worth_it else Action.SMALL, reason, may_explore
+    def _may_escalate(self, decision: Decision, options: RouteOptions, circumstances: Circumstances) -> bool:
+        if decision.action is not Action.SMALL or Action.LARGE not in options.eligible:
+            return False
+        if options.in_tool_loop and options.pinned is not None:
+            return False
+        if options.max_cost_usd is None:
+            return True
+        costs = self._costs_of(decision, circumstances)
+        return costs is not None and float(costs.small[0] + costs.large[0]) <= options.max_cost_usd
+
+    def _costs_of(self, decision: Decision, circumstances: Circumstances) -> RowCosts | None:
+        return self.appraiser.costs(decision.expected_small_tokens, decision.expected_large_tokens, circumstances)
+
+
+def _check_eligible(options: RouteOptions, circumstances: Circumstances) -> None:
+    if not options.eligible:
+        raise ValueError("no model is eligible: refuse the request before asking the policy")
+    if options.max_cost_usd is not None and not circumstances.has_prices:
+        raise ValueError("max_cost_usd cannot be kept, since no prices are known: leave it out, or set prices")
+
+
+def _kept(
+    pinned: Action,
+    action: Action,
+    reason: Reason,
+    view: Appraisal,
+    options: RouteOptions,
+    circumstances: Circumstances,
+) -> tuple[Action, Reason]:
+    """A conversation's model: up at any time, down only for more than its lost prefix costs, in a tool loop never."""
+    if action is pinned or options.in_tool_loop:
+        return pinned, Reason.PINNED
+    if pinned is Action.SMALL:
+        return action, reason
+    saving = 0.0 if view.costs is None else float(view.costs.extra[0])
+    return (action, reason) if saving > circumstances.large.warm_usd else (pinned, Reason.PINNED)

@@ -7,16 +7,22 @@ from hypothesis import strategies as st
 from sklearn.isotonic import IsotonicRegression
 
 from router_model.calibration import (
+    IDENTITY,
     ISOTONIC_LABELS,
+    MIN_ROUTE_LABELS,
+    SHRINKAGE,
     CalibrationMap,
     Method,
+    correction,
     fit_calibration,
     fit_isotonic,
     fit_platt,
+    fit_route_maps,
+    logit,
     pool_adjacent_violators,
 )
-from router_model.logistic import Floats, sigmoid
-from router_model.metrics import ece
+from router_model.logistic import Floats, log_loss, sigmoid
+from router_model.metrics import ece, ece_debiased
 
 WEIGHTED = st.lists(st.tuples(st.floats(0, 1), st.floats(0.1, 10)), min_size=1, max_size=40)
 POINTS = st.lists(st.tuples(st.integers(-8, 8), st.floats(0, 1)), min_size=2, max_size=60)
@@ -73,3 +79,91 @@ def test_platt_never_reverses_a_ranking() -> None:
     targets = (rng.random(500) < sigmoid(-3 * logits)).astype(float)
     fitted = fit_platt(logits, targets)
     np.testing.assert_allclose(fitted.apply(np.array([-5.0, 5.0])), targets.mean(), atol=1e-3)
+
+
+@pytest.mark.parametrize("fit", [fit_isotonic, fit_platt])
+def test_a_weight_counts_a_row_that_often(fit: Callable[..., CalibrationMap]) -> None:
+    rng = np.random.default_rng(3)
+    logits = rng.normal(size=300)
+    targets = (rng.random(300) < sigmoid(logits)).astype(float)
+    counts = rng.integers(1, 4, 300)
+    repeated = fit(np.repeat(logits, counts), np.repeat(targets, counts)).apply(logits)
+    # Platt's prior is one observation, whatever the weights sum to.
+    np.testing.assert_allclose(fit(logits, targets, counts.astype(float)).apply(logits), repeated, atol=0.01)
+
+
+def test_rows_without_a_label_and_rows_without_weight_are_left_out() -> None:
+    rng = np.random.default_rng(4)
+    logits = rng.normal(size=400)
+    targets = (rng.random(400) < sigmoid(logits)).astype(float)
+    targets[:100], weights = np.nan, np.ones(400)
+    weights[100:150] = 0
+    plain = fit_calibration(logits[150:], targets[150:])
+    np.testing.assert_allclose(fit_calibration(logits, targets, weights).y, plain.y, atol=1e-6)
+    with pytest.raises(ValueError, match="no row has a label"):
+        fit_calibration(logits, np.full(400, np.nan))
+
+
+def biased_routes(n: int, sizes: dict[str, int], seed: int) -> tuple[Floats, Floats, list[str]]:
+    """Logits that are right on the whole, but off by -1 on `hard` and +1 on `easy`."""
+    rng = np.random.default_rng(seed)
+    routes = [route for route, size in sizes.items() for _ in range(size)]
+    routes += [""] * (n - len(routes))
+    logits = rng.normal(size=n)
+    bias = np.array([{"hard": -1.0, "easy": 1.0}.get(route, 0.0) for route in routes])
+    return logits, (rng.random(n) < sigmoid(logits + bias)).astype(float), routes
+
+
+def test_a_route_with_labels_gets_its_own_map_and_one_without_everyones() -> None:
+    sizes = {"hard": 600, "easy": 600, "rare": MIN_ROUTE_LABELS - 1}
+    fitted = fit_route_maps(*biased_routes(4_000, sizes, 0))
+    assert set(fitted.by_route) == {"hard", "easy"}
+    logits, targets, routes = biased_routes(4_000, sizes, 1)
+    p, plain = fitted.apply(logits, routes), fitted.apply(logits)
+    assert log_loss(logit(p), targets) < log_loss(logit(plain), targets) - 0.01
+    for route in ("hard", "easy"):
+        rows = np.array(routes) == route
+        assert ece_debiased(p[rows], targets[rows]) < 0.06 < ece_debiased(plain[rows], targets[rows])
+    others = np.array([route in ("", "rare", "unheard") for route in routes])
+    np.testing.assert_array_equal(p[others], plain[others])
+    with pytest.raises(ValueError, match="give one for each row"):
+        fitted.apply(logits, routes[:-1])
+
+
+def test_few_labels_of_a_route_move_its_map_little_and_many_all_the_way() -> None:
+    logits, targets, routes = biased_routes(6_000, {"hard": 3_000}, 2)
+    moved = []
+    for n in (MIN_ROUTE_LABELS, int(SHRINKAGE), 3_000):
+        rows = np.r_[:n, 3_000:6_000]
+        fitted = fit_route_maps(logits[rows], targets[rows], [routes[i] for i in rows], everyone=IDENTITY)
+        own, weight = fitted.by_route["hard"]
+        assert weight == pytest.approx(n / (n + SHRINKAGE))
+        at = np.zeros(1)
+        blended = logit(fitted.apply(at, ["hard"])) - logit(fitted.apply(at))
+        assert blended == pytest.approx(weight * (logit(own.apply(at)) - logit(fitted.apply(at))))
+        moved.append(float(blended[0]))
+    assert moved[0] > moved[-1]
+    assert moved[-1] == pytest.approx(-1, abs=0.3)
+
+
+def test_a_correction_by_few_labels_changes_little_and_by_many_repairs() -> None:
+    rng = np.random.default_rng(5)
+    logits = rng.normal(size=5_000)
+    targets = (rng.random(5_000) < sigmoid(logits - 1)).astype(float)
+    asked = np.linspace(-2, 2, 9)
+    np.testing.assert_array_equal(correction(logits, np.full(5_000, np.nan)).apply(asked), IDENTITY.apply(asked))
+    changes = []
+    for n in (5, 50, 500, 5_000):
+        p = correction(logits[:n], targets[:n]).apply(asked)
+        changes.append(float(np.abs(p - sigmoid(asked)).mean()))
+        assert (np.diff(p) >= 0).all()
+    assert changes[0] < 0.05 < changes[2]
+    np.testing.assert_allclose(correction(logits, targets).apply(asked), sigmoid(asked - 1), atol=0.08)
+
+
+def test_a_correction_of_honest_probabilities_leaves_them() -> None:
+    rng = np.random.default_rng(6)
+    logits = rng.normal(size=800)
+    targets = (rng.random(800) < sigmoid(logits)).astype(float)
+    asked = np.linspace(-2, 2, 9)
+    np.testing.assert_allclose(correction(logits, targets).apply(asked), sigmoid(asked), atol=0.06)

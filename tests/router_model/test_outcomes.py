@@ -1,12 +1,16 @@
 import base64
 import gzip
 import json
+import math
+import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from router_model.facts import RequestFacts
+from router_model.options import Action
 from router_model.outcomes import OutcomeError, OutcomeRow, StateBlob, read_outcomes, write_outcomes
 from router_model.prefill import PrefillState
 
@@ -119,3 +123,65 @@ def test_a_state_that_is_not_finite_is_refused() -> None:
         PrefillState(values, 0.0, 0.0)
     with pytest.raises(ValueError, match="not finite"):
         PrefillState(np.zeros((1, 2, 4), np.float32), float("inf"), 0.0)
+
+
+def test_a_row_of_the_own_log_needs_only_the_served_models_score_and_no_prompt(tmp_path: Path) -> None:
+    when = datetime(2026, 11, 28, 21, 0, tzinfo=UTC)
+    row = OutcomeRow(
+        id="d1",
+        features=b"\x00\x01packed",
+        action=Action.SMALL,
+        weak_score=0.5,
+        propensity=0.05,
+        weight=20.0,
+        source="feedback",
+        route="code",
+        session="s1",
+        threshold=0.2,
+        cost_usd=1e-5,
+        cost_if_large_usd=7e-5,
+        small_logprob_mean=-0.3,
+        small_logprob_min=-2.0,
+        small_valid=True,
+        weak_response="an answer",
+        decided_at=when,
+    )
+    write_outcomes(tmp_path / "log.jsonl", [row])
+    (one,) = read_outcomes([tmp_path / "log.jsonl"])
+    assert one.weak_score == 0.5
+    assert math.isnan(one.strong_score)
+    assert not one.has_both
+    assert (one.text, one.group, one.features, one.action) == ("", "s1", b"\x00\x01packed", Action.SMALL)
+    for name in ("propensity", "weight", "source", "route", "session", "threshold", "cost_usd", "cost_if_large_usd"):
+        assert getattr(one, name) == getattr(row, name)
+    for name in ("small_logprob_mean", "small_logprob_min", "small_valid", "weak_response", "decided_at"):
+        assert getattr(one, name) == getattr(row, name)
+
+
+def test_a_shadow_pair_of_the_log_keeps_both_scores() -> None:
+    row = OutcomeRow(id="d", prompt="p", action=Action.LARGE, weak_score=0.0, strong_score=1.0, propensity=0.95)
+    assert row.outcome().has_both
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"action": Action.SMALL, "strong_score": 1.0}, "weak_score"),
+        ({"action": Action.LARGE, "weak_score": 1.0}, "strong_score"),
+        ({"weak_score": 1.0, "strong_score": 1.0, "weight": -1.0}, "weight"),
+        ({"weak_score": 1.0, "strong_score": 1.0, "weight": math.inf}, "weight"),
+        ({"weak_score": 1.0, "strong_score": 1.0, "propensity": 0.0}, "propensity"),
+        ({"weak_score": 1.0, "strong_score": 1.0, "prompt": None}, "packed `features`"),
+    ],
+)
+def test_a_row_of_the_own_log_that_cannot_be_used_says_why(changes: dict[str, object], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        OutcomeRow(**{"id": "d", "prompt": "p", **changes}).outcome()  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif("POINTSMAN_DATA" not in os.environ, reason="needs the evaluation data")
+def test_public_rows_load() -> None:
+    files = sorted((Path(os.environ["POINTSMAN_DATA"]) / "routing").glob("*.jsonl.gz"))
+    outcomes = read_outcomes(files)
+    assert len(outcomes) > 9_000
+    assert all(one.has_both and one.source for one in outcomes)
