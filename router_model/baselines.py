@@ -11,6 +11,9 @@ from router_model.outcomes import Outcome
 
 KNN_NEIGHBOURS = 100
 
+PRIOR_ROWS = 10.0
+"""How many rows the mean of all subjects counts as, beside a subject's own."""
+
 
 def random_scores(outcomes: Sequence[Outcome]) -> Floats:
     """All tied: metrics break ties at random by expectation, so this is the mean over all random routers."""
@@ -18,14 +21,29 @@ def random_scores(outcomes: Sequence[Outcome]) -> Floats:
 
 
 def length_scores(outcomes: Sequence[Outcome]) -> Floats:
-    """The longer the prompt, the sooner to the large model."""
-    return np.array([len(outcome.text) for outcome in outcomes], np.float64)
+    """The longer the prompt, the sooner to the large model; by tokens where only features were kept."""
+    return np.array([len(one.text) or 4.0 * one.facts.prompt_tokens for one in outcomes], np.float64)
 
 
 def oracle_scores(labels: Floats) -> Floats:
     """The true gain of every prompt, from labels [n, 2]: what no router can beat."""
     gains: Floats = labels[:, 1] - labels[:, 0]
     return gains
+
+
+def subject_scores(train: Sequence[Outcome], train_labels: Floats, test: Sequence[Outcome]) -> Floats:
+    """Mean gain of each row's subject in the training rows: what is won by knowing no more than the subject.
+
+    A subject's mean is drawn towards that of all rows, which counts as PRIOR_ROWS rows; an unknown subject has that.
+    """
+    gains = train_labels[:, 1] - train_labels[:, 0]
+    everyone = float(gains.mean())
+    sums: dict[str, tuple[float, int]] = {}
+    for one, gain in zip(train, gains.tolist(), strict=True):
+        total, n = sums.get(one.subject, (0.0, 0))
+        sums[one.subject] = total + gain, n + 1
+    means = {name: (total + PRIOR_ROWS * everyone) / (n + PRIOR_ROWS) for name, (total, n) in sums.items()}
+    return np.array([means.get(one.subject, everyone) for one in test], np.float64)
 
 
 def knn_scores(encoder: Encoder, train: Sequence[Features], train_labels: Floats, test: Sequence[Features]) -> Floats:

@@ -66,7 +66,11 @@ def cpt(scores: Floats, labels: Floats, target: float) -> float:
     equal.
     """
     shares, quality = eleven_points(scores, labels)
-    recovered = np.asarray(pgr(quality, labels))
+    return crossing(shares, np.asarray(pgr(quality, labels)), target)
+
+
+def crossing(shares: Floats, recovered: Floats, target: float) -> float:
+    """Per cent of the large model at which `recovered` [k], rising with shares [k], first reaches `target`."""
     above = np.flatnonzero(recovered >= target)
     if not above.size:
         return float("nan")
