@@ -40,15 +40,27 @@ class KeysUnavailable(AccountError):
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """On whose behalf a request runs. key_id None: anonymous, which exists on loopback only."""
+    """On whose behalf a request runs. key_id None: anonymous, which exists on loopback only.
+
+    router_admin: whether its key says so.
+    """
 
     key_id: uuid.UUID | None
     name: str
+    router_admin: bool = False
 
     @property
     def tenant(self) -> str:
         """Separates one account's prefix cache from another's."""
         return "anonymous" if self.key_id is None else self.key_id.hex
+
+    @property
+    def may_operate(self) -> bool:
+        """Whether it may change how everybody's requests are routed, and read what was measured over all keys.
+
+        A server without keys is one person's, on their own machine; once there are keys, one has to be made for it.
+        """
+        return self.key_id is None or self.router_admin
 
 
 class _Checked(msgspec.Struct):
@@ -93,7 +105,7 @@ class Authenticator:
         key = await self._look_up(hash_key(secret, self._pepper))
         if key is None or key.revoked_at is not None:
             raise InvalidKey("the API key is unknown or revoked: `pointsman keys create` makes a new one")
-        return Principal(key.id, key.name)
+        return Principal(key.id, key.name, key.router_admin)
 
     async def _look_up(self, digest: str) -> KeyRecord | None:
         now = self._clock()

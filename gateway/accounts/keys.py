@@ -23,10 +23,11 @@ class NewKey(msgspec.Struct, frozen=True):
     record: KeyRecord
 
 
-def generate_key(name: str, pepper: Secret) -> NewKey:
+def generate_key(name: str, pepper: Secret, *, router_admin: bool = False) -> NewKey:
     """A new key. Its 256 random bits need no slow hash: nobody can try them all."""
     secret = "sk-" + base64.urlsafe_b64encode(os.urandom(32)).decode().rstrip("=")
-    record = KeyRecord(name=name, prefix=secret[:_PREFIX_CHARACTERS], hash=hash_key(secret, pepper))
+    digest = hash_key(secret, pepper)
+    record = KeyRecord(name=name, prefix=secret[:_PREFIX_CHARACTERS], hash=digest, router_admin=router_admin)
     return NewKey(Secret(secret), record)
 
 
@@ -40,11 +41,13 @@ def is_well_formed(secret: str) -> bool:
     return _FORM.fullmatch(secret) is not None
 
 
-async def create_key(repository: KeyRepository, name: str, pepper: Secret) -> NewKey:
-    """Make and store a key. Raises ValueError for a name without visible characters, StorageUnavailable."""
+async def create_key(repository: KeyRepository, name: str, pepper: Secret, *, router_admin: bool = False) -> NewKey:
+    """Make and store a key. router_admin: see `KeyRecord`.
+
+    Raises ValueError for a name without visible characters, StorageUnavailable."""
     name = name.strip()
     if not name or not name.isprintable():
         raise ValueError("a key needs a name of visible characters, for example the service that will use it")
-    key = generate_key(name, pepper)
+    key = generate_key(name, pepper, router_admin=router_admin)
     await repository.add(key.record)
     return key

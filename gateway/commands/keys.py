@@ -16,6 +16,11 @@ def add_keys(commands: "Subparsers") -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     create = actions.add_parser("create", help="make a key; its secret is printed once and never again")
     create.add_argument("name", help="who will use it, for example a service")
+    create.add_argument(
+        "--router-admin",
+        action="store_true",
+        help="the key may also change how requests are routed, and read reports over all keys",
+    )
     listing = actions.add_parser("list", help="show all keys, without their secrets")
     revoke = actions.add_parser("revoke", help="end a key; running servers notice within seconds")
     revoke.add_argument("key", help="its id, or its first characters as `keys list` shows them")
@@ -32,7 +37,10 @@ def _create(parsed: argparse.Namespace) -> int:
 
     settings = settings_of(parsed)
     pepper = settings.accounts.key_pepper
-    key = with_database(settings, lambda database: create_key(SqlKeyRepository(database), parsed.name, pepper))
+    key = with_database(
+        settings,
+        lambda database: create_key(SqlKeyRepository(database), parsed.name, pepper, router_admin=parsed.router_admin),
+    )
     print(key.secret.reveal())
     print(f"Keep it: it is not shown again. Requests need a key from now on. (id {key.record.id})", file=sys.stderr)
     return 0
@@ -45,7 +53,8 @@ def _list(parsed: argparse.Namespace) -> int:
     keys = with_database(settings_of(parsed), lambda database: SqlKeyRepository(database).all())
     for key in keys:
         state = "active" if key.revoked_at is None else f"revoked {key.revoked_at:%Y-%m-%d %H:%M}Z"
-        print(f"{key.prefix}  {key.id}  {key.created_at:%Y-%m-%d %H:%M}Z  {state}  {key.name}")
+        role = "  (router admin)" if key.router_admin else ""
+        print(f"{key.prefix}  {key.id}  {key.created_at:%Y-%m-%d %H:%M}Z  {state}  {key.name}{role}")
     if not keys:
         print("There are no keys: requests need none while the server is bound to loopback.", file=sys.stderr)
     return 0

@@ -9,7 +9,7 @@ from sqlalchemy import JSON, Index, LargeBinary, MetaData, Uuid
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from gateway.storage.columns import CleanText, UtcDateTime
-from gateway.storage.records import DecisionRecord, Record, RequestRecord
+from gateway.storage.records import DecisionRecord, OutcomeRecord, Record, RequestRecord
 
 
 class Base(DeclarativeBase):
@@ -43,6 +43,7 @@ class ApiKeyRow(Base):
     name: Mapped[str]
     prefix: Mapped[str]
     hash: Mapped[str] = mapped_column(unique=True)
+    router_admin: Mapped[bool]
     created_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
 
@@ -104,7 +105,7 @@ class DecisionRow(Base):
     """One routing decision: see `DecisionRecord`."""
 
     __tablename__ = "decisions"
-    __table_args__ = (Index(None, "created_at"), Index(None, "request_id"))
+    __table_args__ = (Index(None, "created_at"), Index(None, "request_id"), Index(None, "key_id", "created_at"))
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     created_at: Mapped[datetime]
@@ -138,10 +139,14 @@ class DecisionRow(Base):
     explored: Mapped[bool]
     pinned: Mapped[bool]
     shadow: Mapped[bool]
+    calibrated: Mapped[bool]
+    early: Mapped[bool]
+    wanted: Mapped[dict[str, float]]
     overhead_s: Mapped[float | None]
     model_served: Mapped[str | None]
     escalated: Mapped[bool]
     escalate_reason: Mapped[str | None]
+    p_right: Mapped[float | None]
     ttft_s: Mapped[float | None]
     itl_s: Mapped[float | None]
     duration_s: Mapped[float | None]
@@ -153,11 +158,36 @@ class DecisionRow(Base):
     cost_if_large_usd: Mapped[float]
     valid: Mapped[bool | None]
     logprob_mean: Mapped[float | None]
+    logprob_min: Mapped[float | None]
     finish_reason: Mapped[str | None]
     feedback: Mapped[int | None]
     grade: Mapped[float | None]
     grade_source: Mapped[str | None]
     grade_weight: Mapped[float | None]
+
+
+class OutcomeRow(Base):
+    """What became known of an answer: see `OutcomeRecord`. decision_id is no foreign key, as in `RequestRow`."""
+
+    __tablename__ = "outcomes"
+    __table_args__ = (Index(None, "created_at"), Index(None, "decision_id"))
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime]
+    decision_id: Mapped[uuid.UUID]
+    key_id: Mapped[uuid.UUID | None]
+    model: Mapped[str]
+    score: Mapped[float | None]
+    feedback: Mapped[int | None]
+    source: Mapped[str]
+    weight: Mapped[float]
+    shadow: Mapped[bool]
+    keep_prob: Mapped[float]
+    tokens: Mapped[int | None]
+    cost_usd: Mapped[float]
+    logprob_mean: Mapped[float | None]
+    logprob_min: Mapped[float | None]
+    valid: Mapped[bool | None]
 
 
 def row_of(record: Record) -> dict[str, Any]:
@@ -168,4 +198,8 @@ def row_of(record: Record) -> dict[str, Any]:
     return values
 
 
-ROWS: dict[type[Record], type[Base]] = {RequestRecord: RequestRow, DecisionRecord: DecisionRow}
+ROWS: dict[type[Record], type[Base]] = {
+    RequestRecord: RequestRow,
+    DecisionRecord: DecisionRow,
+    OutcomeRecord: OutcomeRow,
+}

@@ -100,9 +100,13 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, tag="decision"):
 
     propensity: probability with which the policy took `action`; keep_prob: probability with which the row was kept.
     Both are 1.0 for deterministic choices and never left out, or no later estimate could be unbiased. score, threshold:
-    what was compared. p_small, p_large: calibrated probabilities that the model's answer is good. reason: stable
-    snake_case name. expected_*: predictions by model name. features: the features the heads read, quantised, or None.
-    valid: as in the request; feedback: -1, 0 or 1 from the client; grade: 0 to 1 from a judge, with its source.
+    what was compared; the score is the rank, the expected gain by this request's costs (`rank` in a response, whose
+    `score` is the gain alone). p_small, p_large: calibrated probabilities that the model's answer is good. reason:
+    stable snake_case name. expected_*: predictions by model name. features: as `router_model.features.Features.pack`
+    makes them, or None. calibrated: the promise of the target held for this request. early: decided before any prefill.
+    wanted: what the request asked of the router, by name (quality, cost, max_cost_usd, max_ttft_s). p_right: how likely
+    the small model's answer was right, once it was there. logprob_mean, logprob_min: over that answer's tokens.
+    valid: as in the request. feedback, grade: known when the row is written; what comes later is an `OutcomeRecord`.
     """
 
     id: uuid.UUID = msgspec.field(default_factory=new_id)
@@ -139,11 +143,15 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, tag="decision"):
     explored: bool = False
     pinned: bool = False
     shadow: bool = False
+    calibrated: bool = True
+    early: bool = False
+    wanted: dict[str, float] = {}
     overhead_s: float | None = None
 
     model_served: str | None = None
     escalated: bool = False
     escalate_reason: str | None = None
+    p_right: float | None = None
     ttft_s: float | None = None
     itl_s: float | None = None
     duration_s: float | None = None
@@ -155,6 +163,7 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, tag="decision"):
     cost_if_large_usd: float = 0.0
     valid: bool | None = None
     logprob_mean: float | None = None
+    logprob_min: float | None = None
     finish_reason: str | None = None
 
     feedback: int | None = None
@@ -163,15 +172,49 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, tag="decision"):
     grade_weight: float | None = None
 
 
-Record = RequestRecord | DecisionRecord
+class OutcomeRecord(msgspec.Struct, frozen=True, kw_only=True, tag="outcome"):
+    """What became known of one model's answer to the request of a decision: from the client, a grader or a shadow run.
+
+    Later rows of one decision, model and source replace earlier ones. key_id: whose decision it is. model: alias of the
+    model that answered. score: 0 to 1; feedback: -1, 0 or 1; at least one of them is set, unless a shadow answer could
+    not be graded. source: who says so. weight: what the label counts beside others, above 0 to 1.
+
+    shadow: the answer, or its grade, was made in a shadow run and no client saw it; then keep_prob is the probability
+    with which the request was drawn for one, tokens the answer's length, cost_usd what it cost (in no client's bill),
+    and logprob_mean and logprob_min are over its tokens. valid: the answer satisfied its constraint. Holds no text.
+    """
+
+    id: uuid.UUID = msgspec.field(default_factory=new_id)
+    created_at: datetime = msgspec.field(default_factory=_now)
+    decision_id: uuid.UUID
+    key_id: uuid.UUID | None = None
+    model: str
+    score: float | None = None
+    feedback: int | None = None
+    source: str
+    weight: float = 1.0
+    shadow: bool = False
+    keep_prob: float = 1.0
+    tokens: int | None = None
+    cost_usd: float = 0.0
+    logprob_mean: float | None = None
+    logprob_min: float | None = None
+    valid: bool | None = None
+
+
+Record = RequestRecord | DecisionRecord | OutcomeRecord
 
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A stored API key. hash: hex digest of the secret; prefix: its first characters, for people to tell keys apart."""
+    """A stored API key. hash: hex digest of the secret; prefix: its first characters, for people to tell keys apart.
+
+    router_admin: it may change how requests are routed and read what was measured over all keys.
+    """
 
     id: uuid.UUID = msgspec.field(default_factory=new_id)
     name: str
     prefix: str
     hash: str
+    router_admin: bool = False
     created_at: datetime = msgspec.field(default_factory=_now)
     revoked_at: datetime | None = None

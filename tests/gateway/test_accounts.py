@@ -54,6 +54,18 @@ def guard(repository: Flaky, clock: Clock, host: str = "127.0.0.1") -> Authentic
     return Authenticator(repository, host=host, pepper=PEPPER, cache_s=4.0, outage_grace_s=600.0, clock=clock)
 
 
+async def test_only_a_key_made_for_it_may_operate_once_there_are_keys(database: Database) -> None:
+    repository = Flaky(database)
+    assert (await guard(repository, Clock()).authenticate(None)).may_operate  # one person's, on their own machine
+    plain = await create_key(repository, "service", PEPPER)
+    admin = await create_key(repository, "operator", PEPPER, router_admin=True)
+    may = {}
+    for key in (plain, admin):
+        principal = await guard(repository, Clock()).authenticate(f"Bearer {key.secret.reveal()}")
+        may[principal.name] = principal.may_operate
+    assert may == {"service": False, "operator": True}
+
+
 async def test_a_created_key_is_let_in_under_its_name(database: Database) -> None:
     repository = Flaky(database)
     key = await create_key(repository, " batch jobs ", PEPPER)

@@ -36,7 +36,7 @@ async def test_migrating_again_changes_nothing(empty_url: str) -> None:
 
 async def test_every_revision_can_be_undone(empty_url: str) -> None:
     await migrate.upgrade_async(empty_url)
-    assert {"api_keys", "requests", "decisions"} <= await tables(empty_url)
+    assert {"api_keys", "requests", "decisions", "outcomes"} <= await tables(empty_url)
     await migrate.downgrade_async(empty_url)
     assert await tables(empty_url) == {"alembic_version"}
     await migrate.upgrade_async(empty_url)

@@ -18,7 +18,7 @@ from gateway.storage.identifiers import made_at_s, new_id
 from gateway.storage.keys import SqlKeyRepository
 from gateway.storage.models import ROWS, DecisionRow, RequestRow, row_of
 from gateway.storage.protocols import RowsRefused, StorageUnavailable
-from gateway.storage.records import DecisionRecord, Record, RequestRecord, Timing
+from gateway.storage.records import DecisionRecord, OutcomeRecord, Record, RequestRecord, Timing
 from gateway.storage.sink import SqlRecordSink
 
 
@@ -95,10 +95,14 @@ def full_decision() -> DecisionRecord:
         explored=True,
         pinned=True,
         shadow=True,
+        calibrated=False,
+        early=True,
+        wanted={"quality": 0.9},
         overhead_s=0.0005,
         model_served="large",
         escalated=True,
         escalate_reason="invalid",
+        p_right=0.3,
         ttft_s=0.1,
         itl_s=0.01,
         duration_s=1.0,
@@ -110,11 +114,32 @@ def full_decision() -> DecisionRecord:
         cost_if_large_usd=2e-6,
         valid=True,
         logprob_mean=-0.5,
+        logprob_min=-2.5,
         finish_reason="stop",
         feedback=-1,
         grade=0.5,
         grade_source="judge",
         grade_weight=0.25,
+    )
+
+
+def full_outcome() -> OutcomeRecord:
+    """An outcome with every field set."""
+    return OutcomeRecord(
+        decision_id=new_id(),
+        key_id=new_id(),
+        model="small",
+        score=0.25,
+        feedback=-1,
+        source="judge",
+        weight=0.5,
+        shadow=True,
+        keep_prob=0.05,
+        tokens=12,
+        cost_usd=1e-7,
+        logprob_mean=-0.25,
+        logprob_min=-4.0,
+        valid=False,
     )
 
 
@@ -127,11 +152,13 @@ async def stored(database: Database, record: Record) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", ROWS)
 def test_columns_are_the_fields_of_the_record(kind: type[Record]) -> None:
-    record = full_request() if kind is RequestRecord else full_decision()
+    (record,) = (one for one in (full_request(), full_decision(), full_outcome()) if type(one) is kind)
     assert set(row_of(record)) == {column.name for column in ROWS[kind].__table__.columns}
 
 
-@pytest.mark.parametrize("record", [full_request(), full_decision()], ids=["request", "decision"])
+@pytest.mark.parametrize(
+    "record", [full_request(), full_decision(), full_outcome()], ids=["request", "decision", "outcome"]
+)
 async def test_what_is_inserted_is_what_is_read(database: Database, record: Record) -> None:
     defaults = type(record)
     unset = [name for name, value in row_of(record).items() if value is None]
