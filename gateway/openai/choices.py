@@ -11,12 +11,12 @@ from engine.request import FinishReason
 from engine.tokenizer import Tokenizer
 from gateway.openai.answer import Answer, AnswerEvent
 from gateway.openai.errors import ApiError
+from gateway.openai.generation import Piece
 from gateway.openai.job import Job
 from gateway.openai.logprobs import logprobs_out
 from gateway.openai.responses import ChoiceOut, LogprobsOut
-from gateway.openai.run import Piece
 from gateway.routing.outcome import Outcome
-from grammars.constraint import Constraint
+from grammars.constraint import Constraint, ToolCalls
 from grammars.dialects import get_dialect
 from grammars.validation import Unjudged, validate
 
@@ -62,7 +62,7 @@ class Choices:
 
     @property
     def _constraint(self) -> Constraint | None:
-        return self.job.constraint(self.outcome.decision.model)
+        return self.job.constraint(self.outcome.model)
 
     def take(self, piece: Piece) -> Progress:
         """Note an event. Raises ApiError for an answer that breaks its constraint, or ended out of order."""
@@ -70,10 +70,11 @@ class Choices:
         if isinstance(event, Delta):
             self.outcome.saw_tokens(piece.index, len(event.token_ids))
             logprobs = None
+            if event.logprobs:  # also where only the cascade asked for them, and nobody is shown any
+                self.outcome.saw_logprobs([entry.logprob for entry in event.logprobs])
             if choice.logprobs is not None and event.logprobs:
                 logprobs = logprobs_out(event.logprobs, self.tokenizer)
                 choice.logprobs.content.extend(logprobs.content)
-                self.outcome.saw_logprobs([entry.logprob for entry in event.logprobs])
             return Progress(piece.index, choice.answer, choice.answer.feed(event.text), logprobs)
         self.outcome.saw_end(piece.index, event)
         constraint = self._constraint
@@ -86,6 +87,14 @@ class Choices:
         if constraint is not None and event.reason is FinishReason.STOP and event.is_complete:
             self._validate(event.text)
         return Progress(piece.index, choice.answer, choice.answer.end(), finish_reason=choice.finish_reason)
+
+    def free_text(self, index: int) -> str | None:
+        """What choice `index` has said, without thoughts, where it could say what it liked; None where a constraint
+        shaped it, or where it calls tools.
+        """
+        constraint, choice = self._constraint, self._open[index]
+        is_free = constraint is None or (isinstance(constraint, ToolCalls) and constraint.answer is None)
+        return choice.answer.message().content or "" if is_free and not choice.answer.calls else None
 
     def completed(self) -> list[ChoiceOut]:
         """All choices, each finished."""

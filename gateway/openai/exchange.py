@@ -1,25 +1,27 @@
 """One HTTP request for generation from its body to its record: what is opened here is closed once, whatever happens."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
+from types import MappingProxyType
 
 from gateway.accounts.authenticator import Principal
-from gateway.openai.choices import Choices, Progress
+from gateway.openai.answering import Answering
+from gateway.openai.choices import Progress
 from gateway.openai.chunks import ChunkWriter
 from gateway.openai.disconnect import ClientDisconnected
-from gateway.openai.errors import ApiError, from_exception, log_unforeseen
+from gateway.openai.errors import CLIENT_GONE, ApiError, from_exception, log_unforeseen
+from gateway.openai.explain import explanation
+from gateway.openai.expressible import expressible
 from gateway.openai.job import Arrival, Job
 from gateway.openai.ledger import decision_record, request_record, router_headers, router_of, usage
 from gateway.openai.responses import ChatCompletion, RouterOut
-from gateway.openai.run import Piece, Run
+from gateway.openai.run import Run
 from gateway.openai.spans import emit_spans
 from gateway.openai.sse import DONE, frame
-from gateway.routing.outcome import Outcome
 from gateway.services import Services
 from gateway.telemetry.request_trace import RequestTrace
 from grammars.validation import unjudged
 
 _DEPRECATED = "@1793491200"  # RFC 9745: since 1 November 2026, the first release
-CLIENT_GONE = 499  # in the records only: there is no one left to send it to
 
 
 class Exchange:
@@ -39,39 +41,41 @@ class Exchange:
             raise RuntimeError("the request has not been read")
         return self._job
 
-    async def begin(self, body: bytes, *, explore: bool = True) -> None:
-        """Read the request and start it on the engine. explore: routing may. Raises whatever refuses it."""
-        self._job = await self._services.intake.read(body, self._principal, self._arrival, explore=explore)
+    async def begin(self, body: bytes, *, headers: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Read the request and start it on the engine. headers: the request's. Raises whatever refuses it."""
         services = self._services
+        self._job = await services.intake.read(body, self._principal, self._arrival, headers=headers)
         compile_s = services.settings.limits.compile_s
-        self._run = Run(services.engine, services.router, services.catalogue, self._job, compile_s=compile_s)
+        self._job = await expressible(self._job, services.engine, compile_s=compile_s)
+        self._run = Run(services.engine, services.router, services.catalogue, self._job, services.settings)
         await self._run.start()
 
     async def complete(self) -> ChatCompletion:
         """The whole answer."""
-        run, outcome = self._started()
-        choices = self._choices(outcome)
-        async for piece in run.pieces():
-            choices.take(piece)
+        run, answering = self._started(), self._answering()
+        async for _ in answering.progress():
+            pass
+        model = run.attempt.model
         return ChatCompletion(
             id=self.job.arrival.completion_id,
             created=self.job.arrival.created,
-            model=run.model.id,
-            choices=choices.completed(),
-            usage=usage(outcome),
-            system_fingerprint=run.model.fingerprint,
+            model=model.id,
+            choices=answering.choices.completed(),
+            usage=usage(run.attempt.outcome),
+            system_fingerprint=model.fingerprint,
             service_tier=self.job.service_tier,
             router=self.router(),
         )
 
     async def open_stream(self) -> AsyncGenerator[bytes, None]:
-        """The frames of the answer. Waits for the engine's first event, so that a refusal still is an HTTP status."""
-        run, _ = self._started()
-        pieces = run.pieces()
-        first = await anext(pieces)
-        return self._frames(first, pieces)
+        """The frames of the answer. Waits for the first that there is to tell, so that a refusal still is an HTTP
+        status, and the headers know who answers.
+        """
+        progress = self._answering().progress()
+        first = await anext(progress)
+        return self._frames(first, progress)
 
-    async def _frames(self, first: Piece, rest: AsyncGenerator[Piece, None]) -> AsyncGenerator[bytes, None]:
+    async def _frames(self, first: Progress, rest: AsyncGenerator[Progress, None]) -> AsyncGenerator[bytes, None]:
         try:
             async for data in self._chunks(first, rest):
                 yield data
@@ -81,21 +85,20 @@ class Exchange:
             self._status = 200  # that has been sent; the record's error_code tells
             yield frame(error.body)
 
-    async def _chunks(self, first: Piece, rest: AsyncGenerator[Piece, None]) -> AsyncGenerator[bytes, None]:
-        run, outcome = self._started()
-        choices, writer = self._choices(outcome), ChunkWriter(self.job, run.model)
+    async def _chunks(self, first: Progress, rest: AsyncGenerator[Progress, None]) -> AsyncGenerator[bytes, None]:
+        attempt = self._started().attempt  # told of once, so it is the one that answers
+        writer = ChunkWriter(self.job, attempt.model)
         for index in range(self.job.n):
             yield writer.opening(index)
         open_ = self.job.n
-        piece: Piece | None = first
-        while piece is not None:
-            progress = choices.take(piece)
+        progress: Progress | None = first
+        while progress is not None:
             open_ -= progress.finish_reason is not None
             for data in self._progress(writer, progress, is_last=open_ == 0):
                 yield data
-            piece = await anext(rest, None)
+            progress = await anext(rest, None)
         if writer.include_usage:
-            yield writer.totals(usage(outcome), self.router())
+            yield writer.totals(usage(attempt.outcome), self.router())
 
     def _progress(self, writer: ChunkWriter, progress: Progress, *, is_last: bool) -> list[bytes]:
         pieces = writer.pieces(progress.index, progress.answer, progress.events, progress.logprobs)
@@ -106,10 +109,14 @@ class Exchange:
 
     def router(self) -> RouterOut:
         """The decision, with its cost once every choice has finished."""
-        _, outcome = self._started()
+        outcome = self._started().attempt.outcome
         is_done = len(outcome.finished) == self.job.n
         cost = outcome.cost(self._services.settings.prices) if is_done else None
-        return router_of(self.job, outcome.decision, outcome, cost)
+        router = router_of(self.job, outcome.decision, outcome, cost)
+        if self.job.ask.explain and (route := self._started().route) is not None:
+            exploration = self._services.settings.routing.exploration
+            router.explain = explanation(self.job.question(), route, exploration=exploration)
+        return router
 
     def headers(self) -> dict[str, str]:
         """Headers of the response: the decision, ignored and deprecated parameters, the trace."""
@@ -176,17 +183,26 @@ class Exchange:
             decision = decision_record(job, outcome, prices)
             self._services.recorder.put(decision)
             self._services.metrics.observe_decision(decision)
+            if not self._error_code:
+                self._services.intake.answered(job, outcome.model, routed=outcome.prepared is not None)
+                self._services.shadow.offer(job, outcome)
         if self._run is not None:
             emit_spans(self._trace, self._run, record, timelines)
 
-    def _choices(self, outcome: Outcome) -> Choices:
-        prompter = self._services.intake.prompters[outcome.decision.model]
-        return Choices(self.job, prompter.tokenizer, prompter.dialect, outcome)
+    def _answering(self) -> Answering:
+        services = self._services
+        return Answering(
+            self._started(),
+            self.job,
+            services.intake.prompters,
+            services.settings.prices,
+            uses_predictions=services.settings.uses_predictions,
+        )
 
-    def _started(self) -> tuple[Run, Outcome]:
+    def _started(self) -> Run:
         if self._run is None or self._run.outcome is None:
             raise RuntimeError("the request has not been started")
-        return self._run, self._run.outcome
+        return self._run
 
 
 def _printable(text: str) -> str:

@@ -1,4 +1,7 @@
-"""What came of a request, summed over its choices: tokens, times, cost. Filled while the answer is generated."""
+"""What came of a request on one model, summed over its choices: tokens, times, cost. Filled while it is generated.
+
+A request that escalated has two: that of the answer which was sent, and among its `others` that of the small model's.
+"""
 
 import time
 from collections.abc import Sequence
@@ -13,14 +16,21 @@ from gateway.routing.decision import Decision
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """finished: terminal events by choice. first_token_s, finished_s: `time.monotonic()`, None is not yet.
+    """model: alias of the one that answers, the decision's unless it escalated.
 
-    produced: tokens seen of choices that never finished (the client left): they were computed, so they are billed.
-    valid: False once an answer failed validation, True once one passed, None when none was checked.
+    finished: terminal events by choice. first_token_s, finished_s: `time.monotonic()`, None is not yet. produced:
+    tokens seen of choices that never finished (the client left): they were computed, so they are billed. valid: False
+    once an answer failed validation, True once one passed, None when none was checked. logprob_*: over the tokens of
+    which the logprob is known.
+
+    others: what other models computed for the same request and nobody saw. escalated: the large model answered again
+    what the small one had answered. escalate_reason: why, or why it could not be (`gateway.routing.cascade`). p_right:
+    how likely the small model's answer was right, None where nobody asked.
     """
 
     decision: Decision
     prompt_tokens: int
+    model: str = ""
     prepared: Prepared | None = None
     backend: str | None = None
     compile_s: float | None = None
@@ -32,6 +42,15 @@ class Outcome:
     valid: bool | None = None
     logprob_sum: float = 0.0
     logprob_tokens: int = 0
+    logprob_min: float | None = None
+    others: list["Outcome"] = field(default_factory=list)
+    escalated: bool = False
+    escalate_reason: str | None = None
+    p_right: float | None = None
+
+    def __post_init__(self) -> None:
+        """The decision's model, where no other was named."""
+        self.model = self.model or self.decision.model
 
     def saw_tokens(self, index: int, n_tokens: int) -> None:
         """Count new tokens of a choice; the first of all sets first_token_s."""
@@ -49,9 +68,28 @@ class Outcome:
         self.valid = valid and self.valid is not False
 
     def saw_logprobs(self, logprobs: Sequence[float]) -> None:
-        """Note generated tokens' logprobs; their mean is part of the decision's record."""
+        """Note generated tokens' logprobs; mean and minimum are part of the decision's record."""
+        if not logprobs:
+            return
         self.logprob_sum += sum(logprobs)
         self.logprob_tokens += len(logprobs)
+        lowest = min(logprobs)
+        self.logprob_min = lowest if self.logprob_min is None else min(self.logprob_min, lowest)
+
+    @property
+    def logprob_mean(self) -> float | None:
+        """Mean over the tokens whose logprob is known; None where there is none."""
+        return self.logprob_sum / self.logprob_tokens if self.logprob_tokens else None
+
+    @property
+    def discarded(self) -> "Outcome | None":
+        """An answer, or the beginning of one, that was generated and not sent."""
+        return next((other for other in self.others if other.produced or other.finished), None)
+
+    @property
+    def judged(self) -> "Outcome":
+        """That of the decision's own model: of the answer that the cascade judged, whether or not it was sent."""
+        return next((other for other in self.others if other.model == self.decision.model), self)
 
     @property
     def completion_tokens(self) -> int:
@@ -77,8 +115,8 @@ class Outcome:
 
     @property
     def continues_prefill(self) -> bool:
-        """Whether the router's prefill became the answer's."""
-        return self.prepared is not None and self.decision.model == "small"
+        """Whether the router's prefill became this answer's."""
+        return self.prepared is not None and self.model == "small"
 
     @property
     def drafted_tokens(self) -> int:
@@ -115,16 +153,10 @@ class Outcome:
 
     def work(self) -> list[Work]:
         """Everything that was computed for the request, for the price table."""
-        pieces = [
-            Work(
-                model=self.decision.model,
-                kind=WorkKind.ANSWER,
-                input_tokens=self.prompt_tokens - self.cached_tokens,
-                cached_tokens=self.cached_tokens,
-                output_tokens=self.completion_tokens,
-            )
-        ]
-        if self.prepared is not None and not self.continues_prefill:
+        pieces = self._generated(WorkKind.ANSWER)
+        for other in self.others:
+            pieces += other._generated(WorkKind.DISCARDED)
+        if self.prepared is not None and self.decision.model != "small":
             pieces.append(
                 Work(
                     model="small",
@@ -133,6 +165,18 @@ class Outcome:
                     cached_tokens=self.prepared.cached_tokens,
                 )
             )
+        return pieces
+
+    def _generated(self, kind: WorkKind) -> list[Work]:
+        """This model's own work. Of a prompt that was never admitted nothing was computed."""
+        own = Work(
+            model=self.model,
+            kind=kind,
+            input_tokens=self.prompt_tokens - self.cached_tokens,
+            cached_tokens=self.cached_tokens,
+            output_tokens=self.completion_tokens,
+        )
+        pieces = [own] if kind is WorkKind.ANSWER or self.produced or self.finished else []
         by_model = self.drafts.get(Source.DRAFT_MODEL)
         if by_model is not None:  # what the other sources draft is computed by no model
             pieces.append(Work(model="small", kind=WorkKind.DRAFT, output_tokens=by_model.drafted))

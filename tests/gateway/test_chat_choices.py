@@ -25,6 +25,7 @@ from gateway.routing.catalogue import Target, Wanted
 from gateway.routing.decision import Decision
 from gateway.routing.eligibility import Eligibility
 from gateway.routing.outcome import Outcome
+from gateway.routing.sessions import SessionKey
 from grammars.dialects import get_dialect
 from tests.engine.checkpoints import save_tokenizer
 
@@ -58,6 +59,7 @@ def job(**fields: Any) -> Job:
         prompts={"small": [1, 2, 3]},
         salt="",
         deadline_s=10.0,
+        session=SessionKey(b""),
     )
 
 
