@@ -162,12 +162,26 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class RoutingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How `auto` chooses between the small and the large model."""
+    """How `auto` chooses between the small and the large model, see docs/routing.md."""
 
     quality_target: Annotated[
         float,
-        Meta(ge=0, le=1, description="Share of the large model's lead over the small one that `auto` should keep."),
+        Meta(ge=0, le=1, description="Quality that `auto` keeps, with 95 % confidence; in the units of quality_scale."),
     ] = 0.9
+    quality_scale: Annotated[
+        Literal["large", "gap"],
+        Meta(
+            description="What a quality is a share of: large is the large model's own quality, gap its lead over the "
+            "small one."
+        ),
+    ] = "large"
+    cost_target: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | None,
+        Meta(
+            description="Budget of `auto-cost`, as a share of what answering everything with the large model would "
+            "cost; else the router's own target of that name."
+        ),
+    ] = None
     exploration: Annotated[
         float,
         Meta(
@@ -176,6 +190,63 @@ class RoutingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             description="Share of routable requests that take the other model, to measure quality.",
         ),
     ] = 0.05
+    max_regret: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="Requests whose rank (the expected gain by their costs, mostly in -1 to 1) lies further than "
+            "this from the threshold are never explored.",
+        ),
+    ] = 1.0
+    early: Annotated[
+        bool,
+        Meta(description="Send clear cases to the large model before the small model's prefill was computed for them."),
+    ] = True
+    cascade: Annotated[
+        Literal["off", "validation", "confidence"],
+        Meta(
+            description="When the large model answers again what the small one answered: validation is after a failed "
+            "validation, confidence also after an unsure answer."
+        ),
+    ] = "confidence"
+    hold_tokens: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=4096,
+            description="Tokens of a stream that are held back to judge them; 0 never escalates a stream after its "
+            "first token.",
+        ),
+    ] = 0
+    overload_wait_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="Predicted seconds to the large model's first token from which the small model takes over "
+            "what loses least by it.",
+        ),
+    ] = 2.0
+    session_idle_s: Annotated[
+        float, Meta(gt=0, description="Seconds after which a conversation's model is forgotten.")
+    ] = 3600.0
+    log_features: Annotated[
+        bool,
+        Meta(description="Keep what the router read of a request in its decision row, to train from; never its text."),
+    ] = True
+    embedding_model: Annotated[
+        Path | None,
+        Meta(description="Folder of the sentence encoder, for a router that was trained on its embeddings."),
+    ] = None
+    shadow_share: Annotated[
+        float,
+        Meta(ge=0, le=1, description="Share of routed requests that the other model answers, too, for comparison."),
+    ] = 0.0
+    shadow_at_once: Annotated[int, Meta(ge=1, le=64, description="Most such comparisons at the same time.")] = 2
+    grader_command: Annotated[
+        str | None,
+        Meta(description="Command that grades answers: a request as JSON on its standard input, 0 to 1 on its output."),
+    ] = None
+    grader_timeout_s: Annotated[float, Meta(gt=0, description="Seconds that the grader may take for an answer.")] = 10.0
 
 
 class AccountSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -300,6 +371,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             if url.startswith(f"{scheme}://"):
                 return f"{'sqlite' if scheme == 'sqlite' else 'postgresql'}+{driver}{url[len(scheme) :]}"
         return url
+
+    @property
+    def registry_dir(self) -> Path:
+        """Folder of the routers that were trained here."""
+        return self.data_dir / "routers"
 
     @property
     def spool_dir(self) -> Path:

@@ -219,4 +219,9 @@ def _checked(settings: Settings, sources: Mapping[str, str]) -> Settings:
         for name in ("data_dir", "small", "large", "router")
         if (path := getattr(settings, name)) is not None
     }
+    if settings.routing.embedding_model is not None:
+        encoder = settings.routing.embedding_model.expanduser()
+        settings = msgspec.structs.replace(
+            settings, routing=msgspec.structs.replace(settings.routing, embedding_model=encoder)
+        )
     return msgspec.structs.replace(settings, **paths)

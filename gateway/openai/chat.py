@@ -12,6 +12,7 @@ from gateway.openai.disconnect import unless_disconnected
 from gateway.openai.exchange import Exchange
 from gateway.openai.guard import principal_of
 from gateway.openai.job import Arrival
+from gateway.openai.routing_ask import routing_headers
 from gateway.openai.sse import EventStream
 from gateway.services import Services
 from gateway.telemetry.request_trace import RequestTrace
@@ -27,11 +28,11 @@ async def create_chat_completion(request: Request[Any, Any, Any]) -> ASGIApp:
     services.drain.enter()
     trace = RequestTrace(services.tracing.tracer, "POST", PATH, request.headers, arrival.arrived_s)
     exchange = Exchange(services, trace, principal_of(request), arrival)
-    explore = request.headers.get("x-router-explore", "").lower() != "off"
+    asked = routing_headers(request.scope["headers"])
     try:
         settings = services.settings
         body = await read_body(request, max_bytes=settings.limits.body_bytes, timeout_s=settings.deadline_s)
-        await unless_disconnected(request.receive, exchange.begin(body, explore=explore))
+        await unless_disconnected(request.receive, exchange.begin(body, headers=asked))
         if exchange.job.request.stream:
             frames = await unless_disconnected(request.receive, exchange.open_stream())
             return EventStream(frames, exchange.headers(), exchange.close)

@@ -14,11 +14,16 @@ from litestar.types import ExceptionHandlersMap
 from engine.request import EngineDied, EngineError, RequestRefused
 from gateway.accounts.authenticator import AccountError, InvalidKey
 from gateway.drain import Draining
+from gateway.openai.disconnect import ClientDisconnected
 from gateway.routing.catalogue import UnknownModel
 from gateway.routing.eligibility import NothingEligible
+from gateway.routing.wishes import RouterConflict
 from grammars.errors import CompileTimeout, ConstraintRefused
 
 log = logging.getLogger(__name__)
+
+CLIENT_GONE = 499
+"""Status of a request whose client left before its answer: for records only."""
 
 # Memory addresses and paths of the server's disk are nobody's business (vLLM cleans its messages of them, too).
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
@@ -121,6 +126,8 @@ def from_exception(exc: Exception) -> ApiError:
     match exc:
         case ApiError():
             return exc
+        case ClientDisconnected():  # there is no one left to send it to
+            return ApiError(CLIENT_GONE, "client_disconnected", "The client closed the connection.")
         case ConstraintRefused():
             return refused_constraint(exc, None)
         case InvalidKey():
@@ -131,6 +138,8 @@ def from_exception(exc: Exception) -> ApiError:
             return overloaded("draining", _sentence(exc), 5.0, status=503)
         case UnknownModel():
             return ApiError(404, "model_not_found", str(exc), param="model")
+        case RouterConflict():
+            return bad_request(_sentence(exc), "router", "router_conflict")
         case NothingEligible():
             return bad_request(str(exc), "messages", "context_length_exceeded")
         case CompileTimeout():

@@ -4,6 +4,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 
@@ -15,8 +16,11 @@ from gateway.openai.identity import new_identifier
 from gateway.openai.reading import Reading
 from gateway.openai.sampling import max_tokens, sampling_params
 from gateway.openai.schemas import ChatRequest
-from gateway.routing.catalogue import Catalogue, ServedModel, Wanted
+from gateway.routing.ask import NOT_ASKED, RoutingAsk
+from gateway.routing.catalogue import ServedModel, Wanted
 from gateway.routing.eligibility import Eligibility
+from gateway.routing.question import Question
+from gateway.routing.sessions import SessionKey
 from gateway.storage.identifiers import new_id
 from grammars.constraint import Constraint
 from router_model.facts import RequestFacts
@@ -40,8 +44,10 @@ class Arrival:
 class Job:
     """prompts: the rendered prompt's token ids by model alias. salt: scopes the prefix cache to the tenant.
 
-    explore: routing may take the other model to learn from it. dialects: of tool calls by model alias, where they
-    differ from the one of `asked`. predictions: token ids of the expected answer by model alias, where there is one.
+    ask: what is asked of the router; asked: of the answer. dialects: of tool calls by model alias, where they differ
+    from the one of `asked`. predictions: token ids of the expected answer by model alias, where there is one.
+    turn_start: where in the first eligible model's prompt the user's last turn begins. is_uniform: the eligible models
+    share tokenizer, template and dialect, so a constraint suits all or none.
     """
 
     arrival: Arrival
@@ -53,9 +59,12 @@ class Job:
     prompts: Mapping[str, list[int]]
     salt: str
     deadline_s: float
-    explore: bool = True
+    session: SessionKey
+    ask: RoutingAsk = NOT_ASKED
     dialects: Mapping[str, str] = field(default_factory=dict)
     predictions: Mapping[str, list[int]] = field(default_factory=dict)
+    turn_start: int = 0
+    is_uniform: bool = True
 
     @property
     def request(self) -> ChatRequest:
@@ -87,6 +96,34 @@ class Job:
         """The tier that served it."""
         return "priority" if self.request.service_tier == "priority" else "default"
 
+    def question(self) -> Question:
+        """What the router is asked."""
+        first = self.eligibility.eligible[0]
+        return Question(
+            wanted=self.wanted,
+            eligibility=self.eligibility,
+            ask=self.ask,
+            text=self.text,
+            facts=partial(self.facts, first),
+            prompts=self.prompts,
+            salt=self.salt,
+            turn_start=self.turn_start,
+            session=self.session,
+            in_tool_loop=self.in_tool_loop,
+            n=self.n,
+            max_tokens=self.max_tokens,
+            arrived_s=self.arrival.arrived_s,
+            opening=self.opening,
+        )
+
+    def opening(self, model: ServedModel) -> SamplingParams | None:
+        """By which the answer's first token can be drawn while it is still being routed; None where nobody waits for
+        it, or a constraint has a say in it.
+        """
+        if not self.request.stream or self.constraint(model.alias) is not None:
+            return None
+        return self.params(model)[0]
+
     def text(self) -> str:
         """What the router's text features read: all messages, without tools and schemas."""
         return conversation_text(self.request.messages)
@@ -109,6 +146,11 @@ class Job:
         """Messages of the user."""
         return sum(message.role == "user" for message in self.request.messages)
 
+    @property
+    def in_tool_loop(self) -> bool:
+        """Whether the last message is a tool's result, so that this turn goes on with what an earlier one began."""
+        return self.request.messages[-1].role == "tool"
+
     def remaining_s(self) -> float:
         """Seconds until the deadline."""
         return self.deadline_s - self.arrival.elapsed_s()
@@ -120,9 +162,3 @@ class Job:
         if first.seed is None:
             return [first] * self.n
         return [msgspec.structs.replace(first, seed=first.seed + i) for i in range(self.n)]
-
-
-def check_sampling(job: Job, catalogue: Catalogue) -> None:
-    """Raise ApiError 400 for sampling fields that an eligible model could not obey, before anything is computed."""
-    for alias in job.eligibility.eligible:
-        job.params(catalogue[alias])

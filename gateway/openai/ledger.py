@@ -1,5 +1,7 @@
 """What is kept of a request, and what the client is told of its routing: both from the same decision and outcome."""
 
+from collections.abc import Mapping
+
 import msgspec
 from msgspec import UNSET
 
@@ -8,6 +10,7 @@ from engine.speculation.proposer import Source
 from gateway.openai.job import Job
 from gateway.openai.responses import (
     CompletionDetails,
+    DiscardedOut,
     PromptDetails,
     ProposerOut,
     RouterOut,
@@ -37,7 +40,7 @@ def usage(outcome: Outcome) -> Usage:
 
 
 def _completion_details(outcome: Outcome) -> CompletionDetails:
-    drafts, forced = outcome.drafts, outcome.forced_tokens
+    drafts, forced, discarded = outcome.drafts, outcome.forced_tokens, outcome.discarded
     prediction = drafts.get(Source.PREDICTION, DraftCounts())
     speculation = SpeculationOut(
         drafted=outcome.drafted_tokens,
@@ -50,6 +53,16 @@ def _completion_details(outcome: Outcome) -> CompletionDetails:
         accepted_prediction_tokens=prediction.accepted,
         rejected_prediction_tokens=prediction.wasted,
         speculation=speculation if outcome.drafted_tokens or forced else UNSET,
+        discarded=UNSET if discarded is None else _discarded(discarded),
+    )
+
+
+def _discarded(other: Outcome) -> DiscardedOut:
+    return DiscardedOut(
+        model=other.model,
+        prompt_tokens=other.prompt_tokens,
+        cached_tokens=other.cached_tokens,
+        completion_tokens=other.completion_tokens,
     )
 
 
@@ -58,42 +71,83 @@ def router_of(
 ) -> RouterOut:
     """The `router` object; cost and first-token time are null until they are known."""
     ttft_s = None if outcome is None else _ttft_s(job, outcome)
+    expected_ttft_s = decision.expected_ttft_s.get(decision.model)
     return RouterOut(
         decision_id=str(decision.id),
         requested=job.wanted.name,
-        model=decision.model,
+        target=decision.target,
+        choice=decision.model,
+        model=decision.model if outcome is None else outcome.model,
         reason=decision.reason,
         policy=decision.policy,
         score=decision.score,
+        rank=decision.rank,
         threshold=decision.threshold,
         p_small=decision.p_small,
         p_large=decision.p_large,
         ood=decision.ood,
+        calibrated=decision.is_calibrated,
+        early=decision.is_early,
+        pinned=decision.pinned,
+        exceeds=list(decision.exceeds),
+        route=decision.route,
         propensity=decision.propensity,
         explored=decision.explored,
+        escalated=outcome is not None and outcome.escalated,
+        escalate_reason=None if outcome is None else outcome.escalate_reason,
+        p_right=None if outcome is None else outcome.p_right,
         overhead_ms=decision.overhead_s * 1000,
         ttft_ms=None if ttft_s is None else ttft_s * 1000,
+        expected_ttft_ms=None if expected_ttft_s is None else expected_ttft_s * 1000,
         cost_usd=None if cost is None else cost.total_usd,
+        expected_cost_usd=decision.expected_cost_usd.get(decision.model),
         cost_if_large_usd=None if cost is None else cost.cost_if_large_usd,
         price_version=None if cost is None else cost.version,
     )
 
 
+RESPONSE_HEADERS: Mapping[str, str] = {
+    "x-router-decision-id": "Id of the decision, for outcomes that are told later.",
+    "x-router-model": "The model that answered.",
+    "x-router-reason": "Why it was chosen.",
+    "x-router-target": "The target by whose name it was chosen; absent for a model by name.",
+    "x-router-calibrated": "`false` where no promise about quality covers this request.",
+    "x-router-escalated": "`true` where the large model answered again; the reason is in `router.escalate_reason`.",
+    "x-router-score": "Expected gain of the large model.",
+    "x-router-rank": "The gain by this request's costs: large from the threshold on.",
+    "x-router-threshold": "What the rank was compared with.",
+    "x-router-propensity": "Probability of this choice.",
+    "x-router-cost-usd": "What the request cost; absent from streams, whose last chunk has it.",
+    "x-router-cost-if-large-usd": "What the large model alone would have cost; likewise.",
+    "x-router-overhead-ms": "What deciding took, without the prefill that it reads.",
+}
+"""Headers of a response, with their meaning."""
+
+
 def router_headers(router: RouterOut) -> dict[str, str]:
-    """The same as `x-router-*` headers; what is not known (yet) is left out."""
-    values: dict[str, str | float | None] = {
+    """The same as `x-router-*` headers, some of RESPONSE_HEADERS; what is not known (yet) is left out."""
+    values: dict[str, str | float | bool | None] = {
         "x-router-decision-id": router.decision_id,
         "x-router-model": router.model,
         "x-router-reason": router.reason,
+        "x-router-target": router.target,
+        "x-router-calibrated": router.calibrated,
+        "x-router-escalated": router.escalated,
         "x-router-score": router.score,
+        "x-router-rank": router.rank,
         "x-router-threshold": router.threshold,
         "x-router-propensity": router.propensity,
         "x-router-cost-usd": router.cost_usd,
         "x-router-cost-if-large-usd": router.cost_if_large_usd,
         "x-router-overhead-ms": round(router.overhead_ms, 3),
     }
-    known = {name: value for name, value in values.items() if value is not None}
-    return {name: f"{value:.6g}" if isinstance(value, float) else str(value) for name, value in known.items()}
+    return {name: _header(value) for name, value in values.items() if value is not None}
+
+
+def _header(value: str | float | bool) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def request_record(
@@ -124,7 +178,7 @@ def request_record(
     return msgspec.structs.replace(
         record,
         decision_id=outcome.decision.id,
-        model_served=outcome.decision.model,
+        model_served=outcome.model,
         backend=outcome.backend,
         finish_reason=outcome.finish_reason,
         valid=outcome.valid,
@@ -149,24 +203,30 @@ def request_record(
 
 
 def decision_record(job: Job, outcome: Outcome, prices: PriceTable) -> DecisionRecord:
-    """The row of the decision, with its evidence and what came of it."""
+    """The row of the decision, with its evidence and what came of it; no text of the request is in it."""
     decision, cost, timing = outcome.decision, outcome.cost(prices), _timing(job, outcome)
+    judged = outcome.judged
     return DecisionRecord(
         id=decision.id,
         request_id=job.arrival.id,
         key_id=job.principal.key_id,
-        route=job.wanted.name,
+        route=decision.route,
+        session_hash=decision.session_hash,
         turn=job.turns,
         policy=decision.policy,
         artefact_hash=decision.artefact_hash,
         features_version=decision.features_version,
+        features=decision.features,
         eligible=list(decision.eligible),
         ineligible_reasons=dict(decision.ineligible),
         p_small=decision.p_small,
         p_large=decision.p_large,
-        score=decision.score,
+        score=decision.score if decision.rank is None else decision.rank,  # what was compared with the threshold
         ood_score=decision.ood,
         expected_tokens=dict(decision.expected_tokens),
+        expected_cost_usd=dict(decision.expected_cost_usd),
+        expected_ttft_s=dict(decision.expected_ttft_s),
+        load=dict(decision.load),
         prefix_hit_tokens={} if outcome.prepared is None else {"small": outcome.prepared.cached_tokens},
         threshold=decision.threshold,
         target=decision.target,
@@ -174,8 +234,15 @@ def decision_record(job: Job, outcome: Outcome, prices: PriceTable) -> DecisionR
         reason=decision.reason,
         propensity=decision.propensity,
         explored=decision.explored,
+        pinned=decision.pinned,
+        calibrated=decision.is_calibrated,
+        early=decision.is_early,
+        wanted=dict(decision.wanted),
         overhead_s=decision.overhead_s,
-        model_served=decision.model,
+        model_served=outcome.model,
+        escalated=outcome.escalated,
+        escalate_reason=outcome.escalate_reason,
+        p_right=outcome.p_right,
         ttft_s=timing.ttft_s,
         itl_s=timing.itl_s,
         duration_s=job.arrival.elapsed_s(),
@@ -186,7 +253,8 @@ def decision_record(job: Job, outcome: Outcome, prices: PriceTable) -> DecisionR
         cost_usd=cost.total_usd,
         cost_if_large_usd=cost.cost_if_large_usd,
         valid=outcome.valid,
-        logprob_mean=outcome.logprob_sum / outcome.logprob_tokens if outcome.logprob_tokens else None,
+        logprob_mean=judged.logprob_mean,
+        logprob_min=judged.logprob_min,
         finish_reason=outcome.finish_reason,
     )
 

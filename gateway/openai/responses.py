@@ -96,10 +96,21 @@ class SpeculationOut(msgspec.Struct):
     by_proposer: dict[str, ProposerOut]
 
 
+class DiscardedOut(msgspec.Struct):
+    """An answer that was generated and not sent, since another model answered again: in none of the usage's counts,
+    but in the cost. prompt_tokens: cached_tokens among them.
+    """
+
+    model: str
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+
+
 class CompletionDetails(msgspec.Struct):
     """What the generated tokens were. accepted_prediction_tokens were verified from the request's prediction;
     rejected_prediction_tokens were tried in vain, and are not among the generated tokens. speculation, an addition to
-    OpenAI's shape, is absent where nothing was drafted or forced.
+    OpenAI's shape, is absent where nothing was drafted or forced; discarded, another, where nothing was.
     """
 
     reasoning_tokens: int = 0
@@ -107,6 +118,7 @@ class CompletionDetails(msgspec.Struct):
     rejected_prediction_tokens: int = 0
     audio_tokens: int = 0
     speculation: SpeculationOut | UnsetType = UNSET
+    discarded: DiscardedOut | UnsetType = UNSET
 
 
 class Usage(msgspec.Struct):
@@ -119,31 +131,102 @@ class Usage(msgspec.Struct):
     completion_tokens_details: CompletionDetails
 
 
+class ExpectedOut(msgspec.Struct, kw_only=True):
+    """What one model was expected to take for the request, null is not known. warm_tokens: of the prompt, in its cache
+    by all that was known. cost_usd: with the router's prefill, where the large model had to wait for it.
+    """
+
+    tokens: float | None = None
+    cost_usd: float | None = None
+    ttft_ms: float | None = None
+    warm_tokens: int = 0
+
+
+class PromiseOut(msgspec.Struct, kw_only=True):
+    """What the threshold promises over many requests like those of the training data, each with 95 % confidence.
+
+    quality_at_least: of the large model's; gap_at_least: of its lead over the small one; cost_at_most: of what the
+    large model alone would cost. large_share: of the requests, expected.
+    """
+
+    quality_at_least: float | None = None
+    gap_at_least: float | None = None
+    cost_at_most: float | None = None
+    large_share: float | None = None
+
+
+class SessionOut(msgspec.Struct, kw_only=True):
+    """The conversation: its id in decision rows, and who answered its last turn, null in the first."""
+
+    id: str | None
+    last_model: str | None
+    in_tool_loop: bool
+
+
+class ExplainOut(msgspec.Struct, kw_only=True):
+    """The evidence of a decision. features: the counts and shares that the router read, by name; first_token: entropy
+    and margin of the small model's first token, where its prefill was read. ineligible: by model why it was out.
+    exploration: probability with which the other model is taken, to learn from it. pressure: 0 (no overload) to 1.
+    drift: why nothing is promised at present.
+    """
+
+    eligible: list[str]
+    ineligible: dict[str, str]
+    features: dict[str, float] = {}
+    first_token: dict[str, float] | None = None
+    gain: float | None = None
+    promise: PromiseOut | None = None
+    expected: dict[str, ExpectedOut] = {}
+    session: SessionOut
+    load: dict[str, float] = {}
+    pressure: float = 0.0
+    exploration: float = 0.0
+    drift: list[str] = []
+    artefact: str | None = None
+
+
 class RouterOut(msgspec.Struct, kw_only=True):
     """Which model answered, why, and what it cost. Times are milliseconds, costs USD; null is not known.
 
-    score is compared with threshold: above it the large model answers. propensity: probability of this choice under the
+    choice: the model that was chosen; model: the one that answered, another where the request escalated. score:
+    expected gain of the large model; rank, the gain by this request's costs, is compared with threshold: from it on the
+    large model answers. calibrated: the promise of the target covers this request. early: decided before the small
+    model's prefill. pinned: the conversation's last model decided. exceeds: limits of the request that no model keeps
+    (over_budget, too_slow). propensity: probability of this choice under the
     policy. cost_if_large_usd: what the large model alone would have cost, an estimate where the small one answered.
     """
 
     decision_id: str
     requested: str
+    target: str | None = None
+    choice: str
     model: str
     reason: str
     policy: str
     score: float | None = None
+    rank: float | None = None
     threshold: float | None = None
     p_small: float | None = None
     p_large: float | None = None
     ood: float | None = None
+    calibrated: bool = True
+    early: bool = False
+    pinned: bool = False
+    exceeds: list[str] = []
+    route: str = ""
     propensity: float = 1.0
     explored: bool = False
     escalated: bool = False
+    escalate_reason: str | None = None
+    p_right: float | None = None
     overhead_ms: float = 0.0
     ttft_ms: float | None = None
+    expected_ttft_ms: float | None = None
     cost_usd: float | None = None
+    expected_cost_usd: float | None = None
     cost_if_large_usd: float | None = None
     price_version: str | None = None
+    explain: ExplainOut | UnsetType = UNSET
 
 
 class ChatCompletion(msgspec.Struct, kw_only=True):

@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from gateway.routing.ask import RoutingAsk
+
 
 class ContentPart(msgspec.Struct):
     """One part of a message's content; only `text` and `refusal` parts are served."""
@@ -202,6 +204,8 @@ class ChatRequest(msgspec.Struct, kw_only=True):
     n: int | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
+    # routing
+    router: RoutingAsk | None = None
     # delivery and bookkeeping
     prediction: Prediction | None = None
     stream: bool | None = None

@@ -1,11 +1,21 @@
 """Which models could answer a request at all, each exclusion with its reason; only then is there anything to decide."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from gateway.routing.catalogue import ServedModel
 
-TOO_LONG = "too_long"
+
+class Ineligible:
+    """Why a model is out. Stored in decision rows and shown to clients, so stable."""
+
+    TOO_LONG = "too_long"
+    MIN_MODEL = "min_model"
+    MESSAGES = "unsupported_messages"
+    TOOLS = "unsupported_tools"
+    CONSTRAINT = "unsupported_constraint"
+    SAMPLING = "unsupported_sampling"
+    PREDICTION = "unsupported_prediction"
 
 
 class NothingEligible(ValueError):
@@ -13,31 +23,33 @@ class NothingEligible(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why one model cannot answer, in a word, and as the error that a request for that model alone would get."""
+
+    reason: str
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
 class Eligibility:
     """eligible: aliases in the catalogue's order; reasons: why each of the others is not."""
 
     eligible: tuple[str, ...]
-    reasons: Mapping[str, str]
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
 
-def eligibility(models: Iterable[ServedModel], prompt_tokens: Mapping[str, int], max_tokens: int | None) -> Eligibility:
-    """Models whose window holds the prompt and `max_tokens` (None: one token at least).
+def too_long(models: Sequence[ServedModel], prompt_tokens: Mapping[str, int], max_tokens: int | None) -> Refusal:
+    """The refusal of models whose windows are all too short; the message names the longest."""
+    window = max(model.info.max_model_len for model in models)
+    prompt = min(prompt_tokens[model.alias] for model in models)
+    asked = "" if max_tokens is None else f" and {max_tokens} were asked for the answer"
+    message = (
+        f"This model's window is {window} tokens; the prompt has {prompt}{asked}. "
+        "Shorten the messages, offer fewer tools, or ask for fewer tokens."
+    )
+    return Refusal(Ineligible.TOO_LONG, NothingEligible(message))
 
-    prompt_tokens: length of the rendered prompt by alias. Raises NothingEligible.
-    """
-    candidates = list(models)
-    reasons = {
-        model.alias: TOO_LONG
-        for model in candidates
-        if prompt_tokens[model.alias] + (max_tokens or 1) > model.info.max_model_len
-    }
-    eligible = tuple(model.alias for model in candidates if model.alias not in reasons)
-    if not eligible:
-        window = max(model.info.max_model_len for model in candidates)
-        prompt = min(prompt_tokens[model.alias] for model in candidates)
-        asked = "" if max_tokens is None else f" and {max_tokens} were asked for the answer"
-        raise NothingEligible(
-            f"This model's window is {window} tokens; the prompt has {prompt}{asked}. "
-            "Shorten the messages, offer fewer tools, or ask for fewer tokens."
-        )
-    return Eligibility(eligible, reasons)
+
+def fits(model: ServedModel, prompt_tokens: int, max_tokens: int | None) -> bool:
+    """Whether the window holds the prompt and `max_tokens` (None: one token at least)."""
+    return prompt_tokens + (max_tokens or 1) <= model.info.max_model_len

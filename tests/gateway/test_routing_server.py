@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.prices import bundled_prices
+from router_model.features import Features, Kind
 from tests.gateway.server import GatewayServer
 
 PROMPT = [{"role": "user", "content": "how many question marks are there in this long question " * 5}]
@@ -51,10 +52,24 @@ def test_a_request_that_goes_large_pays_for_the_routers_prefill(routed_server: G
     routed_server.until(lambda: is_idle(routed_server))
 
 
+def test_what_is_clear_beforehand_computes_no_prefill(routed_server: GatewayServer) -> None:
+    said: list[Any] = [{"role": "user", "content": "call something, and stay with it"}]
+    routed_server.chat(model="large", messages=said)
+    call = {"id": "c1", "type": "function", "function": {"name": "ping", "arguments": "{}"}}
+    said += [{"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "c1", "content": "pong"}]
+    before = routed_server.engine("small")["prepared"]
+    inside = routed_server.chat(model="auto", messages=said).json["router"]
+    assert (inside["model"], inside["reason"], inside["early"]) == ("large", "pinned", True)
+    assert routed_server.engine("small")["prepared"] == before
+    late = routed_server.chat(model="auto-quality", messages=PROMPT).json["router"]
+    assert (late["model"], late["early"]) == ("large", False)
+    assert routed_server.engine("small")["prepared"] == before + 1
+
+
 def test_the_evidence_is_returned(routed_server: GatewayServer) -> None:
     reply = routed_server.chat(model="auto", messages=PROMPT)
     router = reply.json["router"]
-    assert router["policy"] == "state-router-1"
+    assert router["policy"] == "state-router-2"
     assert router["reason"] == "score_below_threshold"
     assert router["score"] < router["threshold"]
     assert 0 <= router["p_small"] <= 1
@@ -115,6 +130,12 @@ def test_each_answered_request_leaves_one_row_and_its_decision(routed_server: Ga
     assert [row["model_served"] for row in (auto, large, small)] == ["small", "large", "small"]
     assert [row["reason"] for row in (large, small)] == ["explicit", "explicit"]
     assert auto["propensity"] == 1.0
+    assert Features.unpack(auto["features"]).kind is Kind.STATE
+    assert len(auto["session_hash"]) == 32
+    assert json.loads(auto["wanted"]) == {"quality": 0.0}
+    assert (auto["calibrated"], auto["early"], auto["escalated"]) == (1, 0, 0)
+    assert set(json.loads(auto["expected_cost_usd"])) == {"small", "large"}
+    assert json.loads(auto["load"])["small_waiting"] >= 0
     assert auto["threshold"] > auto["score"]
     assert (json.loads(auto["metadata"]), auto["user"]) == ({"team": "blue"}, "ada")
     assert (large["stream"], large["status"]) == (1, 200)
