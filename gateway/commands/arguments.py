@@ -2,9 +2,11 @@
 
 import argparse
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gateway.reports.period import parse_period
 from gateway.settings import Settings
 from gateway.settings_loader import load_settings
 
@@ -31,6 +33,14 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, hidden: bool = False
     for name in ("small", "large"):
         text = argparse.SUPPRESS if hidden else f"checkpoint folder of the {name} model (default: the bundled one)"
         parser.add_argument(f"--{name}", type=Path, metavar="PATH", help=text)
+
+
+def period(text: str) -> timedelta:
+    """Type of an option that takes a period, such as 7d."""
+    try:
+        return parse_period(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def settings_of(parsed: argparse.Namespace) -> Settings:

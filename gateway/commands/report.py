@@ -1,11 +1,9 @@
 """`pointsman report`: what was recorded, as tables, JSON or CSV."""
 
 import argparse
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from gateway.commands.arguments import add_model_arguments, add_settings_arguments, settings_of
-from gateway.reports.period import parse_period
+from gateway.commands.arguments import add_model_arguments, add_settings_arguments, period, settings_of
 
 if TYPE_CHECKING:
     from gateway.commands.arguments import Subparsers
@@ -20,18 +18,11 @@ def add_report(commands: "Subparsers") -> None:
         help="which model answered, why, what it cost and what routing saved",
         description="Routing decisions with cost, time to first token and quality, against the large model alone.",
     )
-    routing.add_argument("--since", type=_period, metavar="PERIOD", help="such as 90m, 24h, 7d (default: everything)")
+    routing.add_argument("--since", type=period, metavar="PERIOD", help="such as 90m, 24h, 7d (default: everything)")
     routing.add_argument("--format", choices=("table", "json", "csv"), default="table", help="default: table")
     add_settings_arguments(routing)
     add_model_arguments(routing, hidden=True)
     routing.set_defaults(run=_routing)
-
-
-def _period(text: str) -> timedelta:
-    try:
-        return parse_period(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _routing(parsed: argparse.Namespace) -> int:
