@@ -14,7 +14,11 @@ from gateway.reports.routing import Group, RoutingReport
 
 Format = Literal["table", "json", "csv"]
 # drafts: the share of drafted tokens that were accepted.
-_COLUMNS = ("requests", "share", "prompt", "output", "drafts", "TTFT p50", "p95", "cost", "if all large", "saved")
+# e/u/p: escalated to the large model, decided without a promise that holds, decided early (before any prefill).
+_COLUMNS = (
+    *("requests", "share", "e/u/p", "prompt", "output", "drafts"),
+    *("TTFT p50", "p95", "cost", "if all large", "saved"),
+)
 
 
 def render_report(report: RoutingReport, form: Format = "table", *, width: int = 150) -> str:
@@ -75,7 +79,10 @@ def _table(report: RoutingReport, width: int) -> str:
         console.print()
         console.print(table)
     total = report.total
-    console.print(f"\n{total.explored} explored, {total.escalated} escalated to the large model.")
+    console.print(
+        f"\n{total.explored} explored; e/u/p: {total.escalated} escalated to the large model, {total.uncalibrated} "
+        f"uncalibrated, {total.early} decided before any prefill."
+    )
     for note in report.notes:
         console.print(f"- {note}")
     return buffer.getvalue()
@@ -87,6 +94,7 @@ def _cells(group: Group) -> list[str]:
         group.name,
         f"{group.requests}",
         "–" if group.share is None else f"{group.share:.0%}",
+        f"{group.escalated}/{group.uncalibrated}/{group.early}",
         f"{group.prompt_tokens}",
         f"{group.completion_tokens}",
         "–" if group.acceptance is None else f"{group.acceptance:.0%}",

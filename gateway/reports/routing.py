@@ -23,6 +23,8 @@ class RoutedRequest(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     explored: bool = False
     escalated: bool = False
+    calibrated: bool = True
+    early: bool = False
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
@@ -54,7 +56,8 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
 class Group(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that have something in common. share: of the routed requests, None for those that were not routed.
 
-    acceptance: accepted_tokens / drafted_tokens, None where nothing was drafted.
+    acceptance: accepted_tokens / drafted_tokens, None where nothing was drafted. escalated: answered again by the large
+    model. uncalibrated: the target's promise did not hold for them. early: decided before any prefill.
     """
 
     name: str
@@ -70,6 +73,8 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     ttft_p95_s: float | None
     explored: int
     escalated: int
+    uncalibrated: int
+    early: int
     saving: Saving
     quality: Quality
 
@@ -129,6 +134,8 @@ def _group(name: str, requests: Sequence[RoutedRequest], n_routed: int) -> Group
         ttft_p95_s=p95,
         explored=sum(request.explored for request in requests),
         escalated=sum(request.escalated for request in requests),
+        uncalibrated=sum(not request.calibrated for request in requests),
+        early=sum(request.early for request in requests),
         saving=estimate_saving(
             [request.cost_usd for request in requests], [request.cost_if_large_usd for request in requests]
         ),
@@ -178,6 +185,11 @@ def _notes(routed: Sequence[RoutedRequest], total: Group, *, n_explicit: int) ->
         notes.append(
             "Quality counts broken constraints and feedback only: an answer can be valid and wrong, and the models did "
             "not answer the same requests."
+        )
+    if total.uncalibrated:
+        notes.append(
+            f"{total.uncalibrated} requests were unlike what the router was trained on, or came while it had drifted: "
+            "for them no target's promise holds."
         )
     if n_explicit:
         notes.append(

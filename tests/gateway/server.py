@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import openai
 import pytest
@@ -79,6 +78,11 @@ class GatewayServer:
         """A chat request with these fields."""
         defaults = {"model": "small", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 8}
         return self.fetch("/v1/chat/completions", json.dumps(defaults | fields).encode(), headers)
+
+    def decide(self, headers: Mapping[str, str] | None = None, **fields: Any) -> "Reply":
+        """A dry run of such a request."""
+        defaults = {"model": "small", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 8}
+        return self.fetch("/v1/router/decide", json.dumps(defaults | fields).encode(), headers)
 
     def engine(self, model: str) -> dict[str, float]:
         """The engine's counters and gauges of one model, from /metrics, without prefix and suffix."""
@@ -147,13 +151,14 @@ def collector() -> Iterator[Collector]:
 def routed_server(
     checkpoints: Checkpoints, router_folder: Path, collector: Collector, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[GatewayServer]:
-    """With a router that sends `auto` to the small and `auto-quality` to the large model, with a key, strict
-    parameters, and traces that go to `collector`."""
+    """With a router that sends `auto` to the small and `auto-quality` to the large model and leaves it there, with a
+    key, strict parameters, and traces that go to `collector`."""
     data_dir = tmp_path_factory.mktemp("routed")
     environment = {
         "POINTSMAN_ROUTER": str(router_folder),
         "POINTSMAN_ROUTING_QUALITY_TARGET": "0",
         "POINTSMAN_ROUTING_EXPLORATION": "0",
+        "POINTSMAN_ROUTING_CASCADE": "off",
         "POINTSMAN_STRICT_PARAMS": "true",
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
         "OTEL_BSP_SCHEDULE_DELAY": "50",
@@ -196,10 +201,44 @@ def router_folder(checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFac
     small, large = fingerprint(checkpoints.small), fingerprint(checkpoints.large)
     train([folder / "outcomes.jsonl"], folder / "router", small_model=small, large_model=large, show=lambda _: None)
     trained = RouterArtefact.load(folder / "router")
-    manifest = msgspec.structs.replace(trained.manifest, radius=1e9)
-    dataclasses.replace(trained, model=dataclasses.replace(trained.model, radius=1e9), manifest=manifest).save(
-        folder / "router"
-    )
+    dataclasses.replace(trained, model=dataclasses.replace(trained.model, radius=1e9)).save(folder / "router")
+    return folder / "router"
+
+
+@pytest.fixture(scope="session")
+def judging_router(checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `router_folder`, from outcomes with the small model's answers, which are right where their tokens were likely.
+
+    It expects answers of one token, so that any text which reaches its limit is longer than it should be.
+    """
+    folder = tmp_path_factory.mktemp("judging-router")
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(150):
+        likely = rng.random()
+        rows.append(
+            OutcomeRow(
+                id=str(i),
+                prompt=f"question {i}",
+                weak_correct=float(rng.random() < likely / 2),
+                strong_correct=1.0,
+                state=StateBlob.of(rng.normal(size=(2, 2, HIDDEN))),
+                entropy=float(rng.random()),
+                margin=float(rng.random()),
+                weak_response="some words " * int(rng.integers(1, 9)),
+                small_logprob_mean=float(-3 * (1 - likely)),
+                small_logprob_min=float(-9 * (1 - likely)),
+                small_valid=True,
+                small_tokens=1,
+                large_tokens=1,
+            )
+        )
+    write_outcomes(folder / "outcomes.jsonl", rows)
+    small, large = fingerprint(checkpoints.small), fingerprint(checkpoints.large)
+    train([folder / "outcomes.jsonl"], folder / "router", small_model=small, large_model=large, show=lambda _: None)
+    trained = RouterArtefact.load(folder / "router")
+    assert trained.cascade is not None
+    dataclasses.replace(trained, model=dataclasses.replace(trained.model, radius=1e9)).save(folder / "router")
     return folder / "router"
 
 

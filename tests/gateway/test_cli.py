@@ -19,6 +19,12 @@ COMMANDS = [
     ["report", "routing"],
     ["router", "train"],
     ["router", "evaluate"],
+    ["router", "generate-outcomes"],
+    ["router", "export-log"],
+    ["router", "artefacts"],
+    ["router", "promote"],
+    ["router", "rollback"],
+    ["router", "calibrate"],
 ]
 
 
@@ -68,6 +74,12 @@ def test_keys_are_created_listed_and_revoked(capsys: pytest.CaptureFixture[str])
     assert main(["keys", "revoke", secret[:11]]) == 0
     assert main(["keys", "list"]) == 0
     assert "revoked" in capsys.readouterr().out
+    assert main(["keys", "create", "operator", "--router-admin"]) == 0
+    assert main(["keys", "list"]) == 0
+    assert [line.endswith("operator  (router admin)") for line in capsys.readouterr().out.splitlines()[1:]] == [
+        False,
+        True,
+    ]
 
 
 def test_failures_are_one_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -85,6 +85,18 @@ def test_half_a_body_costs_nothing(server: GatewayServer) -> None:
     server.until(lambda: is_idle(server, "small"))
 
 
+def test_clients_that_leave_write_no_errors_into_the_log(server: GatewayServer) -> None:
+    before = server.log.read_text()
+    connection = send(server, stream=False, model="small")
+    server.until(lambda: server.engine("small")["num_requests_running"] == 1)
+    connection.close()
+    server.until(lambda: is_idle(server, "small"))
+    assert server.chat().status == 200
+    said = server.log.read_text().removeprefix(before)
+    assert "Traceback" not in said
+    assert "ERROR" not in said
+
+
 class Wire:
     """An ASGI `receive` that stays silent until the client is told to leave."""
 

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from engine.client import EngineClient
 from engine.messages import ModelInfo
 from engine.tokenizer import Tokenizer
 from gateway.accounts.authenticator import Principal
@@ -18,6 +19,8 @@ from gateway.openai.job import Arrival, Job
 from gateway.openai.prompt import Prompter
 from gateway.openai.run import Run
 from gateway.routing.catalogue import Catalogue
+from gateway.routing.load import Load
+from gateway.routing.offers import Offers
 from gateway.routing.router import Router
 from gateway.settings import RoutingSettings, Settings
 from gateway.settings_loader import load_settings
@@ -52,6 +55,14 @@ def intake(
 ) -> Intake:
     catalogue = Catalogue([info("small", small_window), info("large", WINDOW)])
     return Intake(settings or Settings(), catalogue, {"small": small, "large": large or small}, b"key")
+
+
+def run_of(reader: Intake, client: EngineClient, job: Job) -> Run:
+    """The job on the engine, without a trained router."""
+    load = Load(reader.catalogue.models, overload_wait_s=2.0)
+    offers = Offers(reader.catalogue, reader.settings.prices, load)
+    router = Router(client, None, RoutingSettings(), np.random.default_rng(0), offers)
+    return Run(client, router, reader.catalogue, job, reader.settings)
 
 
 def read(reader: Intake, prediction: object, **fields: Any) -> Job:
@@ -121,8 +132,10 @@ def test_a_prediction_may_fill_the_window_of_each_eligible_model_and_no_more(pro
         return content(text)
 
     assert len(read(intake(prompter), of_length(WINDOW)).predictions["large"]) == WINDOW
-    with pytest.raises(ApiError, match=rf"'prediction' has {WINDOW + 1} tokens, the window of 'tiny-small' {WINDOW};"):
+    with pytest.raises(ApiError, match=rf"'prediction' has {WINDOW + 1} tokens, the window of 'tiny-large' {WINDOW};"):
         read(intake(prompter), of_length(WINDOW + 1))
+    job = read(intake(prompter, small_window=WINDOW - 1), of_length(WINDOW))
+    assert (job.eligibility.eligible, job.eligibility.reasons) == (("large",), {"small": "unsupported_prediction"})
     # The small model is out of it, so that its window does not matter.
     assert read(intake(prompter, small_window=1), of_length(WINDOW)).predictions.keys() == {"large"}
 
@@ -155,14 +168,13 @@ async def test_every_choice_is_submitted_with_the_prediction(prompter: Prompter,
     body = {"messages": [{"role": "user", "content": "hi"}], "model": model, "n": 3, "prediction": content(TEXT)}
     job = await reader.read(msgspec.json.encode(body), Principal(None, "anonymous"), Arrival())
     transport, client = await started()
-    router = Router(client, None, RoutingSettings(), np.random.default_rng(0))
-    run = Run(client, router, reader.catalogue, job, compile_s=1.0)
+    run = run_of(reader, client, job)
     await run.start()
     await settle()
     expected: Tokenizer = {"small": prompter, "large": other}[model].tokenizer
     assert [submit.prediction for submit in transport.submits()] == [expected.encode(TEXT)] * 3
     transport.answer(*(finished(submit.id) for submit in transport.submits()))
-    assert [piece.index async for piece in run.pieces()] == [0, 1, 2]
+    assert [piece.index async for piece in run.attempt.generation.pieces()] == [0, 1, 2]
     run.close()
     await client.close()
 
@@ -172,8 +184,7 @@ async def test_no_prediction_is_none_for_the_engine(prompter: Prompter) -> None:
     body = {"messages": [{"role": "user", "content": "hi"}], "model": "small"}
     job = await reader.read(msgspec.json.encode(body), Principal(None, "anonymous"), Arrival())
     transport, client = await started()
-    router = Router(client, None, RoutingSettings(), np.random.default_rng(0))
-    run = Run(client, router, reader.catalogue, job, compile_s=1.0)
+    run = run_of(reader, client, job)
     await run.start()
     await settle()
     (submit,) = transport.submits()

@@ -29,6 +29,8 @@ requests = st.builds(
     reason=st.sampled_from(["score", "only_eligible", EXPLICIT]),
     explored=st.booleans(),
     escalated=st.booleans(),
+    calibrated=st.booleans(),
+    early=st.booleans(),
     prompt_tokens=st.integers(0, 1000),
     completion_tokens=st.integers(0, 1000),
     drafted_tokens=st.integers(500, 1000) | st.just(0),
@@ -55,8 +57,9 @@ def test_groups_add_up_to_what_was_routed(rows: list[RoutedRequest]) -> None:
     if routed:
         assert sum(group.share or 0 for group in made.by_model) == pytest.approx(1)
         assert sum(group.share or 0 for group in made.by_reason) == pytest.approx(1)
-    for field in ("prompt_tokens", "completion_tokens", "drafted_tokens", "explored", "escalated"):
+    for field in ("prompt_tokens", "completion_tokens", "drafted_tokens", "explored", "escalated", "early"):
         assert sum(getattr(group, field) for group in made.by_model) == sum(getattr(row, field) for row in routed)
+    assert made.total.uncalibrated == sum(not row.calibrated for row in routed)
     saving = made.total.saving
     assert saving.cost_usd == pytest.approx(sum(row.cost_usd for row in routed))
     assert saving.saved_usd == pytest.approx(sum(row.cost_if_large_usd - row.cost_usd for row in routed), abs=1e-9)
@@ -86,7 +89,7 @@ def test_no_rendering_shows_a_saving_without_the_quality(rows: list[RoutedReques
     assert [row["name"] for row in read if row["section"] == "note"] == made.notes
     decoded = msgspec.json.decode(render_report(made, "json"), type=RoutingReport)
     assert decoded == made
-    table = render_report(made, "table", width=200)
+    table = render_report(made, "table", width=220)
     if not rows:
         assert "No requests" in table
         return

@@ -57,11 +57,11 @@ def value_of(setting: Setting) -> str:
     if get_origin(setting.annotation) is tuple:
         return ",".join(reversed(setting.default))
     samples = {
-        bool: "true",
+        bool: str(not setting.default).lower(),
         str: "example.org",
         Secret: "pepper",
         Path: "/tmp/somewhere",  # noqa: S108
-        float: str(setting.default / 2) if isinstance(setting.default, float) else "1.5",
+        float: str(setting.default / 2) if isinstance(setting.default, float) and setting.default else "0.5",
         int: str(setting.default // 2) if isinstance(setting.default, int) and setting.default else "7",
     }
     if setting.name == "database_url":

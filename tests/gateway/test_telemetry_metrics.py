@@ -104,6 +104,60 @@ def test_decisions_are_counted_by_choice_and_reason() -> None:
     assert found["pointsman_router_overhead_seconds_bucket", (("le", "0.0005"),)] == 3
 
 
+def test_realised_shares_and_missing_promises_are_counted_by_target() -> None:
+    metrics = Metrics()
+    for action, target, calibrated in [
+        ("large", "auto", True),
+        ("small", "auto", False),
+        ("small", "auto", True),
+        ("small", "auto", True),
+        ("large", "auto-cost", False),
+        ("large", None, True),  # named by the request, so nobody chose
+    ]:
+        metrics.observe_decision(
+            DecisionRecord(
+                request_id=new_id(),
+                policy="learned",
+                eligible=["small", "large"],
+                action=action,
+                reason="score",
+                target=target,
+                calibrated=calibrated,
+            )
+        )
+    found = samples(metrics)
+    shares = {labels: value for (name, labels), value in found.items() if name == "pointsman_large_share"}
+    assert shares == {(("target", "auto"),): 0.25, (("target", "auto-cost"),): 1.0}
+    assert found["pointsman_uncalibrated_decisions_total", (("target", "auto"),)] == 1
+    assert found["pointsman_uncalibrated_decisions_total", (("target", "auto-cost"),)] == 1
+
+
+def test_predicted_times_are_compared_with_those_of_the_model_that_was_predicted() -> None:
+    metrics = Metrics()
+    for served, ttft_s, expected in [
+        ("small", 0.3, {"small": 0.2, "large": 9.0}),
+        ("large", 0.3, {"small": 0.2}),  # escalated: another model's time
+        ("small", None, {"small": 0.2}),
+        ("small", 0.3, {}),
+    ]:
+        metrics.observe_decision(
+            DecisionRecord(
+                request_id=new_id(),
+                policy="learned",
+                eligible=["small", "large"],
+                action="small",
+                reason="score",
+                model_served=served,
+                ttft_s=ttft_s,
+                expected_ttft_s=expected,
+            )
+        )
+    found = samples(metrics)
+    name, labels = "pointsman_time_to_first_token_prediction_ratio", (("model", "small"),)
+    assert found[f"{name}_count", labels] == 1
+    assert found[f"{name}_sum", labels] == pytest.approx(1.5)
+
+
 def test_engine_numbers_carry_the_names_of_vllm_where_it_has_one() -> None:
     metrics = Metrics()
     metrics.update_engine(
