@@ -1,5 +1,6 @@
 """Puts the application together: `create_app(settings)` is all that a server needs."""
 
+import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator
@@ -23,14 +24,30 @@ from gateway.openai.identity import ResponseIdentity
 from gateway.openai.intake import Intake
 from gateway.openai.models import get_model, list_models
 from gateway.openai.prompt import prompters
+from gateway.router_api.artefacts import change_artefact, list_artefacts
+from gateway.router_api.calibrate import calibrate
+from gateway.router_api.decide import decide
+from gateway.router_api.evaluate import evaluate_policy
+from gateway.router_api.outcomes import create_outcomes
+from gateway.router_api.report import show_report
+from gateway.router_api.shadow import change_shadow, show_shadow
 from gateway.routing.catalogue import Catalogue
-from gateway.routing.router import Router, load_policy
+from gateway.routing.grading import live_grader
+from gateway.routing.live_shadow import LiveShadow
+from gateway.routing.load import Load
+from gateway.routing.offers import Offers
+from gateway.routing.policy_source import load_encoder, load_policy
+from gateway.routing.router import Router
+from gateway.routing.served_routers import ServedRouters
+from gateway.routing.sessions import Sessions
 from gateway.services import Services
 from gateway.settings import Settings, SettingsError
 from gateway.storage.database import Database
+from gateway.storage.decisions import SqlDecisions
 from gateway.storage.keys import SqlKeyRepository
 from gateway.storage.migrate import upgrade_async
 from gateway.storage.protocols import StorageUnavailable
+from gateway.storage.recent import RecentDecisions
 from gateway.storage.sink import SqlRecordSink
 from gateway.storage.spool import Spool, SpoolError
 from gateway.storage.write_behind import WriteBehind
@@ -51,6 +68,15 @@ ROUTES: tuple[ControllerRouterHandler, ...] = (
     ready,
     show_version,
     metrics,
+    decide,
+    create_outcomes,
+    show_report,
+    evaluate_policy,
+    show_shadow,
+    change_shadow,
+    list_artefacts,
+    change_artefact,
+    calibrate,
 )
 
 
@@ -89,19 +115,49 @@ async def _start(settings: Settings, drain: Drain, stack: AsyncExitStack) -> Ser
     tracing = Tracing.from_environment(version=version("pointsman"))
     stack.callback(tracing.close)
     recorder, database = await _open_storage(settings, stack)
+    recent = RecentDecisions(recorder)
     metrics = Metrics()
     metrics.watch_writes(lambda: (recorder.stats, recorder.spool_bytes))
     engine = await start_engine(settings)
     stack.push_async_callback(engine.close)
     metrics.watch(EngineLifeCollector(engine, drain))
     catalogue = Catalogue(engine.info())
-    policy = load_policy(settings.router_path, catalogue, settings.routing)
+    routing = settings.routing
+    load = Load(catalogue.models, overload_wait_s=routing.overload_wait_s)
+    policy = await asyncio.to_thread(load_policy, settings, catalogue)
+    encoder = await asyncio.to_thread(load_encoder, settings)
+    offers = Offers(catalogue, settings.prices, load)
+    router = Router(engine, policy, routing, np.random.default_rng(), offers, encoder)
+    routers = ServedRouters(settings, catalogue, router)
+    routers.start()
+    stack.push_async_callback(routers.close)
+    shadow = LiveShadow(
+        engine,
+        catalogue,
+        load,
+        recorder,
+        live_grader(routing.grader_command, timeout_s=routing.grader_timeout_s, at_once=routing.shadow_at_once),
+        settings.prices,
+        np.random.default_rng(),
+        share=routing.shadow_share,
+        at_once=routing.shadow_at_once,
+        graded=router.graded,
+    )
+    shadow.start()
+    stack.push_async_callback(shadow.close)
     return Services(
         settings=settings,
         engine=engine,
         catalogue=catalogue,
-        intake=Intake(settings, catalogue, prompters(catalogue, settings.dialects), secrets.token_bytes(32)),
-        router=Router(engine, policy, settings.routing, np.random.default_rng()),
+        intake=Intake(
+            settings,
+            catalogue,
+            prompters(catalogue, settings.dialects),
+            secrets.token_bytes(32),
+            Sessions(idle_s=routing.session_idle_s),
+        ),
+        router=router,
+        routers=routers,
         authenticator=Authenticator(
             SqlKeyRepository(database),
             host=settings.host,
@@ -109,7 +165,11 @@ async def _start(settings: Settings, drain: Drain, stack: AsyncExitStack) -> Ser
             cache_s=settings.accounts.cache_s,
             outage_grace_s=settings.accounts.outage_grace_s,
         ),
-        recorder=recorder,
+        recorder=recent,
+        recent=recent,
+        decisions=SqlDecisions(database),
+        database=database,
+        shadow=shadow,
         metrics=metrics,
         tracing=tracing,
         drain=drain,

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
@@ -19,7 +19,11 @@ _SHORT = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.
 _SECONDS = (*_SHORT, 30.0, 120.0)
 _BETWEEN_TOKENS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5)
 _OVERHEAD = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5)
+_PREDICTION = (0.1, 0.25, 0.5, 0.67, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0, 10.0)
 _NO_MODEL = "none"
+
+# The share that a gauge shows is a moving mean over about this many decisions.
+_SHARE_WINDOW = 500
 
 
 class Metrics:
@@ -52,6 +56,22 @@ class Metrics:
         self._invalid = counter(semconv.METRIC_INVALID, "Answers that did not satisfy their constraint.", "model")
         self._decisions = counter(semconv.METRIC_DECISIONS, "Routing decisions.", "choice", "reason")
         self._escalations = counter(semconv.METRIC_ESCALATIONS, "Requests that went on to the large model.", "reason")
+        self._not_escalated = counter(
+            semconv.METRIC_NOT_ESCALATED, "Small answers that would not do and were sent all the same.", "reason"
+        )
+        self._uncalibrated = counter(
+            semconv.METRIC_UNCALIBRATED, "Routed requests that no promise about quality covered.", "target"
+        )
+        self._large_share = Gauge(
+            semconv.METRIC_LARGE_SHARE,
+            f"Share of the large model among the last {_SHARE_WINDOW} decisions or so.",
+            ("target",),
+            registry=self.registry,
+        )
+        self._decided: dict[str, tuple[int, float]] = {}
+        self._ttft_ratio = histogram(
+            semconv.METRIC_TTFT_PREDICTION, "Real over predicted time to first token.", _PREDICTION, "model"
+        )
         self._overhead = histogram(semconv.METRIC_ROUTER_OVERHEAD, "Deciding, beyond the prefill.", _OVERHEAD)
         self._ttft = histogram(semconv.METRIC_TTFT, "Arrival to first token.", _SECONDS, "model")
         self._itl = histogram(semconv.METRIC_ITL, "Between tokens.", _BETWEEN_TOKENS, "model")
@@ -99,6 +119,23 @@ class Metrics:
             self._overhead.observe(record.overhead_s)
         if record.escalated:
             self._escalations.labels(record.escalate_reason or "unknown").inc()
+        elif record.escalate_reason is not None:
+            self._not_escalated.labels(record.escalate_reason).inc()
+        if record.target is not None:
+            self._observe_target(record.target, record)
+        predicted_s = record.expected_ttft_s.get(record.action)
+        if predicted_s and record.ttft_s is not None and record.model_served == record.action:
+            self._ttft_ratio.labels(record.action).observe(record.ttft_s / predicted_s)
+
+    def _observe_target(self, target: str, record: DecisionRecord) -> None:
+        """The target's counters, and its realised share: the plain mean at first, then one that forgets."""
+        if not record.calibrated:
+            self._uncalibrated.labels(target).inc()
+        n, share = self._decided.get(target, (0, 0.0))
+        n = min(n + 1, _SHARE_WINDOW)
+        share += (float(record.action == "large") - share) / n
+        self._decided[target] = n, share
+        self._large_share.labels(target).set(share)
 
     def update_engine(self, stats: EngineStats) -> None:
         """Take over the newest `Stats.models` of the engine."""

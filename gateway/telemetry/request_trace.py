@@ -1,9 +1,9 @@
 """One request's trace: an HTTP span, and beneath it finished spans for what happened, made from timestamps afterwards.
 
     POST /v1/chat/completions        SERVER, continues the client's traceparent
-    ├─ grammar.compile
+    ├─ grammar.compile              one for each model that it was compiled for
     ├─ route.decide
-    └─ chat auto                     gen_ai.*
+    └─ chat auto                     gen_ai.*; two where the large model answered again
        ├─ engine.queue               one of each per choice
        ├─ engine.prefill
        └─ engine.decode
@@ -95,9 +95,18 @@ class RequestTrace:
         return set_span_in_context(span, Context())
 
     def generation(
-        self, record: RequestRecord, start_s: float, end_s: float, timelines: Sequence[RequestTimeline]
+        self,
+        record: RequestRecord,
+        start_s: float,
+        end_s: float,
+        timelines: Sequence[RequestTimeline],
+        *,
+        is_discarded: bool = False,
     ) -> None:
-        """Emit the model's span and, for the timeline of each choice, its time in queue, prefill and decode."""
+        """Emit the model's span and, for the timeline of each choice, its time in queue, prefill and decode.
+
+        is_discarded: another model answered again; the request's cost is on that one's span.
+        """
         context = self.child(
             f"chat {record.model_requested}",
             start_s,
@@ -115,7 +124,8 @@ class RequestTrace:
                 semconv.GEN_AI_CACHED_TOKENS: record.cached_tokens,
                 semconv.CONSTRAINT_KIND: record.constraint_kind,
                 semconv.CONSTRAINT_BACKEND: record.backend,
-                semconv.COST_USD: record.cost_usd,
+                semconv.COST_USD: None if is_discarded else record.cost_usd,
+                semconv.DISCARDED: is_discarded or None,
             },
             error=record.error_code,
         )

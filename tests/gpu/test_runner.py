@@ -36,7 +36,7 @@ def steps(folder: Path, dtype: torch.dtype, where: Platform, *, is_recorded: boo
 
     outputs = [
         run(driver.row(one, n, 0), driver.row(other, 5, 1)),
-        run(driver.row(one, 1, 1, wants_state=True), driver.row(other, 1, 1)),
+        run(driver.row(one, 1, 1, wants_state=True, turn_start=LONG // 2), driver.row(other, 1, 1)),
         run(driver.row(one, 1, 1)),
     ]
     draft = driver.row(one, 4, 4)

@@ -23,7 +23,7 @@ def steps(folder: Path, kv_dtype: KVDtype = "auto") -> list[RunnerOutput]:
     one, other = Sequence("one", list(range(5, 18))), Sequence("other", list(range(30, 36)))
     outputs = [
         driver.run([driver.row(one, 6, 0), driver.row(other, 5, 1)]),
-        driver.run([driver.row(one, 3, 1, wants_state=True), driver.row(other, 1, 1)]),
+        driver.run([driver.row(one, 3, 1, wants_state=True, turn_start=5), driver.row(other, 1, 1)]),
     ]
     draft = driver.row(one, 4, 4)
     outputs.append(driver.run([draft]))
