@@ -28,7 +28,7 @@ class EvidenceMeta(msgspec.Struct, frozen=True, kw_only=True):
     """What of the evidence is no array.
 
     routes: names that `route_codes` count through. has_prefill: the router reads the small model's prefill. seed: of
-    the bootstrap. large_prior: see routing_score.
+    the bootstrap. large_prior: the mean score of the large model in training.
     """
 
     routes: tuple[str, ...]

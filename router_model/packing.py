@@ -31,6 +31,7 @@ def pack_model(model: RouterModel) -> tuple[Arrays, Meta]:
         "encoder.plain_scale": encoder.plain_scale,
         "heads.right": heads.linear.right,
         "heads.gain": heads.linear.gain,
+        "heads.far": heads.far,
         "heads.centre": heads.centre,
         "heads.whitening": heads.whitening,
         "stack.right": calibrated.stack.right,
@@ -65,6 +66,7 @@ def unpack_model(arrays: Arrays, meta: Meta) -> RouterModel:
     heads = Heads(
         LinearHeads(arrays["heads.right"], arrays["heads.gain"]),
         _unpack_forest(without_prefix("forest.", arrays), int(meta["depth"])),
+        arrays["heads.far"],
         arrays["heads.centre"],
         arrays["heads.whitening"],
         arrays.get("heads.tokens"),

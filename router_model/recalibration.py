@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from router_model.calibration import RouteMaps, correction, fit_route_maps, logit
 from router_model.logistic import Floats
 from router_model.model import Predictions
-from router_model.score import routing_score
 
 OOD_QUANTILE = 0.99
 """The quantile of distances that counts as ood 1, as in training."""
@@ -20,7 +19,7 @@ class Recalibration:
     """What is put behind a router's predictions.
 
     small, large: maps from the logit of the probability that the router gave. radius: distances are divided by it,
-    since what new labels cover is no longer unfamiliar. large_prior: see routing_score.
+    since what new labels cover is no longer unfamiliar. large_prior: the mean score of the large model there.
     """
 
     small: RouteMaps
@@ -33,8 +32,7 @@ class Recalibration:
         p_small = self.small.apply(logit(seen.p_small), routes)
         p_large = self.large.apply(logit(seen.p_large), routes)
         ood = np.asarray(seen.ood / self.radius)
-        score = routing_score(p_small, p_large, ood, self.large_prior)
-        return Predictions(p_small, p_large, ood, score, seen.small_tokens, seen.large_tokens)
+        return Predictions(p_small, p_large, ood, p_large - p_small, seen.small_tokens, seen.large_tokens)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

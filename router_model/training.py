@@ -177,7 +177,7 @@ def _held_out_predictions(
         rest, held = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         fitted = _calibrate(raw.take(rest), labels.take(rest), [routes[i] for i in rest])
         p[held] = fitted.apply(raw.take(held), [routes[i] for i in held])
-    return predictions(p, raw, model.radius, model.large_prior)
+    return predictions(p, raw, model.radius)
 
 
 def _calibrate(raw: HeadOutputs, labels: Labels, routes: Sequence[str]) -> Calibrated:

@@ -17,7 +17,7 @@ def outputs(signal: np.ndarray, *, forest_noise: float, linear_noise: float) -> 
     linear = signal + linear_noise * rng.normal(size=signal.shape)
     forest = sigmoid(signal + forest_noise * rng.normal(size=signal.shape))
     p = sigmoid(linear)
-    return HeadOutputs(linear, forest, p[:, 1] - p[:, 0], np.ones(len(signal)), None)
+    return HeadOutputs(linear, forest, p[:, 1] - p[:, 0], p, np.ones(len(signal)), None)
 
 
 def labels_for(signal: np.ndarray, seed: int = 0) -> Labels:
@@ -54,7 +54,7 @@ def test_probabilities_and_gains_are_right_on_average(signal: np.ndarray) -> Non
 def test_a_head_that_is_wrong_is_left_out_and_not_turned_round(signal: np.ndarray) -> None:
     labels = labels_for(signal)
     raw = outputs(signal, forest_noise=0.5, linear_noise=0.5)
-    turned = HeadOutputs(-raw.linear, raw.forest, -raw.gain, raw.distance, None)
+    turned = HeadOutputs(-raw.linear, raw.forest, -raw.gain, raw.far, raw.distance, None)
     stack = Stack.fit(turned, labels)
     assert (stack.right[:, :2] >= 0).all()
     assert (stack.gain[:3] >= 0).all()

@@ -135,10 +135,26 @@ def test_a_kind_of_traffic_gets_its_own_calibration() -> None:
         trained.model.predict(features, ["easy"])
 
 
-def test_the_score_is_the_difference_of_the_probabilities_in_domain(trained: Trained) -> None:
+def test_the_score_is_the_difference_of_the_probabilities(trained: Trained) -> None:
     seen = trained.held_out
-    inside = seen.ood <= 1
-    np.testing.assert_allclose(seen.score[inside], (seen.p_large - seen.p_small)[inside], atol=1e-12)
+    np.testing.assert_array_equal(seen.score, seen.p_large - seen.p_small)
+
+
+def test_far_from_the_training_data_only_length_counts() -> None:
+    outcomes = make_outcomes(800, with_state=True)
+    model = train(outcomes, TrainingOptions(l2_grid=(30.0,))).model
+    labels = labels_of(outcomes)
+    shifted = [
+        replace(one, text=text)
+        for one in make_outcomes(60, with_state=True, seed=3, is_shifted=True)
+        for text in ("abc " * 5, "abc " * 50)
+    ]
+    seen = model.predict([extract_outcome(one, Kind.STATE) for one in shifted])
+    assert (seen.ood > 1.5).all()
+    short, long = seen.p_small[::2], seen.p_small[1::2]
+    np.testing.assert_allclose(short, short[0])
+    np.testing.assert_allclose(long, long[0])
+    assert short[0] > labels.mean(0) > long[0]  # in this world long requests are hard
 
 
 def test_without_any_score_of_one_model_there_is_no_router() -> None:
