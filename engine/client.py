@@ -264,11 +264,13 @@ class EngineClient:
     async def _stream(self, command: Submit, key: bytes, first: Delta | None) -> AsyncGenerator[Delta | Finished, None]:
         """first: what is known to come before the events."""
         call = self._open(command.id, key)
-        is_over = False
+        is_sent = is_over = False
         try:
-            self._engine.send(command)
             if first is not None:
                 yield msgspec.structs.replace(first, id=command.id)
+                await asyncio.sleep(0)  # who reads it goes first: the engine, once woken, may want this very core
+            self._engine.send(command)
+            is_sent = True
             while not is_over:
                 event = await call.inbox.get()
                 is_over = not isinstance(event, Delta)
@@ -278,7 +280,9 @@ class EngineClient:
                 yield event
         finally:
             del self._calls[command.id]
-            if not is_over:
+            if not is_sent and command.handle is not None:
+                self._engine.send(Release(command.handle))
+            elif not is_over:
                 self._engine.send(Cancel(command.id))
 
     def _open(self, call_id: str, key: bytes | None) -> _Call:
