@@ -26,7 +26,8 @@ def _chats(long_turns: int) -> dict[str, Iterator[Mapping[str, Any]]]:
 
 
 def times(config: Path | None, folder: Path, pairs: int, long_turns: int) -> list[Paired]:
-    """For each kind of prompt: stays on small, goes to large before any prefill, goes to large after it.
+    """For each kind of prompt: stays on small, goes to large with clear cases decided before any prefill (few
+    are clear), and without.
 
     config: settings of the pair, None is the bundled one. folder: for settings of the servers. long_turns: of the long
     chats.
@@ -43,7 +44,7 @@ def times(config: Path | None, folder: Path, pairs: int, long_turns: int) -> lis
                     found.append(
                         interleaved(client, f"{name}: small", bodies, model="small", headers=TO_SMALL, pairs=pairs)
                     )
-                when = "large, early" if early else "large, after the prefill"
+                when = "large, clear cases allowed" if early else "large, always after the prefill"
                 found.append(
                     interleaved(client, f"{name}: {when}", bodies, model="large", headers=TO_LARGE, pairs=pairs)
                 )
