@@ -8,8 +8,9 @@ import msgspec
 from router_model.artefact import RouterArtefact, TrainingMetrics
 from router_model.bundle import bundle
 from router_model.candidates import Candidate
+from router_model.embedding import SentenceEncoder
 from router_model.evaluation_report import EvaluationReport, Rows, evaluation_report
-from router_model.features import Kind, extract_outcome
+from router_model.features import Embed, Kind, extract_outcome
 from router_model.outcomes import OutcomeError, read_outcomes
 from router_model.tables import evaluation_table, training_table
 from router_model.thresholds import CurvePoint
@@ -41,17 +42,19 @@ def train(
     *,
     small_model: str = "",
     large_model: str = "",
+    embedding_model: Path | str | None = None,
     seed: int = 0,
     show: Show = print,
 ) -> TrainReport:
     """Train a router on outcome files (.jsonl, .jsonl.gz) and save its artefact into `out_dir`.
 
     small_model, large_model: fingerprints of the pair that made the outcomes; the gateway uses an artefact only with
-    that pair. show: gets the table to print. OutcomeError: a malformed row, with file and line. ValueError: too few
-    rows, or states on some rows only.
+    that pair. embedding_model: folder of a sentence encoder, whose embeddings the router then reads instead of states
+    and texts; the gateway needs the same. show: gets the table to print. OutcomeError: a malformed row, with file and
+    line. ValueError: too few rows, states on some rows only, or no encoder in that folder.
     """
     outcomes = read_outcomes(data_files)
-    trained = train_router(outcomes, TrainingOptions(seed=seed))
+    trained = train_router(outcomes, TrainingOptions(seed=seed), _encoder(embedding_model))
     artefact = bundle(trained, outcomes, seed=seed, small_model=small_model, large_model=large_model)
     artefact.save(out_dir)
     manifest = artefact.manifest
@@ -76,6 +79,7 @@ def evaluate(
     *,
     train_files: Sequence[Path | str] = (),
     candidates: Sequence[Candidate] = (),
+    embedding_model: Path | str | None = None,
     seed: int = 0,
     show: Show = print,
 ) -> EvaluationReport:
@@ -83,13 +87,16 @@ def evaluate(
 
     train_files: what it was trained on, to fit the baselines that need training rows (nearest neighbours, subject).
     candidates: policies to value on the rows of a log, beside the standard ones; targets, qualities and costs are asked
-    of this router. json_out: where to write the report as JSON. show: gets the tables to print.
+    of this router. embedding_model: the sentence encoder of a router that reads embeddings. json_out: where to write
+    the report as JSON. show: gets the tables to print.
 
     ArtefactError: no usable artefact. OutcomeError: a malformed row, or no rows to score. ValueError: rows without the
     prefill state that the router reads, or a wish that it cannot answer.
     """
     artefact = RouterArtefact.load(artefact_dir)
-    rows, train_rows = _rows(artefact, data_files), _rows(artefact, train_files) if train_files else None
+    embed = _encoder(embedding_model)
+    rows = _rows(artefact, data_files, embed)
+    train_rows = _rows(artefact, train_files, embed) if train_files else None
     report = evaluation_report(
         rows, train_rows, data_files=[str(path) for path in data_files], candidates=candidates, seed=seed
     )
@@ -99,11 +106,15 @@ def evaluate(
     return report
 
 
-def _rows(artefact: RouterArtefact, files: Sequence[Path | str]) -> Rows:
+def _encoder(folder: Path | str | None) -> Embed | None:
+    return None if folder is None else SentenceEncoder.load(folder)
+
+
+def _rows(artefact: RouterArtefact, files: Sequence[Path | str], embed: Embed | None) -> Rows:
     outcomes = read_outcomes(files)
     if not outcomes:
         raise OutcomeError(f"{', '.join(str(path) for path in files)} holds no rows")
-    return Rows(artefact, outcomes, [extract_outcome(one, artefact.kind) for one in outcomes])
+    return Rows(artefact, outcomes, [extract_outcome(one, artefact.kind, embed) for one in outcomes])
 
 
 def _write_json(path: Path | str, report: msgspec.Struct) -> None:

@@ -22,6 +22,7 @@ def add_router(commands: "Subparsers") -> None:
     train.add_argument("--data", nargs="+", required=True, metavar="DATA", help=DATA_HELP)
     train.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to save the router")
     train.add_argument("--seed", type=int, default=0, help="of folds and bootstrap (default 0)")
+    _add_embedding_model(train)
     for name in ("small", "large"):
         train.add_argument(
             f"--{name}",
@@ -74,6 +75,7 @@ def add_router(commands: "Subparsers") -> None:
         "more than once",
     )
     evaluate.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
+    _add_embedding_model(evaluate)
     evaluate.add_argument("--json", type=Path, metavar="OUT", help="write the report to this file, too")
     add_settings_arguments(evaluate)
     add_model_arguments(evaluate, hidden=True)
@@ -92,13 +94,29 @@ def add_router(commands: "Subparsers") -> None:
     add_registry(actions)
 
 
+def _add_embedding_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--embedding-model",
+        type=Path,
+        metavar="DIR",
+        help="a local sentence encoder (such as all-MiniLM-L6-v2) that the router reads instead of states and texts",
+    )
+
+
 def _train(parsed: argparse.Namespace) -> int:
     from router_model.commands import train
 
     small, large = (_fingerprint(folder) for folder in (parsed.small, parsed.large))
     try:
         with outcome_files(parsed, parsed.data) as files:
-            train(files, parsed.out, small_model=small, large_model=large, seed=parsed.seed)
+            train(
+                files,
+                parsed.out,
+                small_model=small,
+                large_model=large,
+                embedding_model=parsed.embedding_model,
+                seed=parsed.seed,
+            )
     except (ValueError, OSError) as error:
         raise CommandError(str(error)) from error
     return 0
@@ -138,6 +156,7 @@ def _evaluate(parsed: argparse.Namespace) -> int:
                 parsed.json,
                 train_files=train_files,
                 candidates=candidates,
+                embedding_model=parsed.embedding_model,
                 seed=parsed.seed,
             )
     except (ValueError, OSError) as error:

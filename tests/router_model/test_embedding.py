@@ -6,9 +6,11 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel
 
+from router_model import commands
 from router_model.embedding import MAX_TOKENS, NoEncoder, SentenceEncoder
 from router_model.facts import RequestFacts
 from router_model.features import Kind, extract
+from router_model.outcomes import OutcomeRow, write_outcomes
 from router_model.training import TrainingOptions, train
 from tests.router_model.worlds import make_outcomes
 
@@ -77,3 +79,22 @@ def test_a_folder_without_an_encoder_is_refused(tmp_path: Path, folder: Path) ->
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     with pytest.raises(NoEncoder, match="cannot be read"):
         SentenceEncoder.load(tmp_path)
+
+
+def test_the_commands_train_and_score_a_router_on_embeddings(folder: Path, tmp_path: Path) -> None:
+    rows = [
+        OutcomeRow(
+            id=one.id, group=one.group, prompt=one.text, weak_score=one.weak_score, strong_score=one.strong_score
+        )
+        for one in make_outcomes(120, with_state=False)
+    ]
+    data, router = tmp_path / "rows.jsonl", tmp_path / "router"
+    write_outcomes(data, rows)
+    report = commands.train([data], router, embedding_model=folder, show=lambda _: None)
+    assert report.kind is Kind.EMBEDDING
+    scored = commands.evaluate(router, [data], embedding_model=folder, show=lambda _: None)
+    assert scored.n_rows == 120
+    with pytest.raises(ValueError, match="embed"):
+        commands.evaluate(router, [data], show=lambda _: None)
+    with pytest.raises(NoEncoder):
+        commands.train([data], router, embedding_model=tmp_path / "nothing", show=lambda _: None)
