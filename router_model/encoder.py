@@ -70,9 +70,9 @@ class Encoder:
             raise ValueError("an encoder needs training rows")
         kind = features[0].kind
         plain = _plain(features, kind)
-        # What never varies in training says nothing: a scale of 1 leaves it at 0 there.
+        # What never varied in training says nothing, of the answer nor of being far: it is 0 whatever a request has.
         scale = plain.std(axis=0, dtype=np.float64)
-        scale = np.where(scale > 1e-4, scale, 1.0)
+        scale = np.where(scale > 1e-4, scale, np.inf)
         dense = {
             name: DenseProjection.fit(_vectors(features, name, kind), n_components, rng)
             for name, n_components in N_COMPONENTS[kind].items()

@@ -172,3 +172,13 @@ def test_outcomes_that_cannot_train_a_router_are_refused() -> None:
         kind_of([*bare, *outcomes[50:]])
     with pytest.raises(ValueError, match="l2_grid is empty"):
         train(outcomes, TrainingOptions(l2_grid=()))
+
+
+def test_what_never_varied_in_training_makes_nothing_unfamiliar(trained: Trained) -> None:
+    outcomes = make_outcomes(40, with_state=True, seed=9)
+    limited = [replace(one, facts=replace(one.facts, max_tokens=300)) for one in outcomes]  # training had no limits
+    seen, same = (
+        trained.model.predict([extract_outcome(one, Kind.STATE) for one in rows]) for rows in (outcomes, limited)
+    )
+    np.testing.assert_array_equal(seen.ood, same.ood)
+    np.testing.assert_array_equal(seen.score, same.score)
