@@ -141,7 +141,7 @@ def test_a_part_runs_finds_equal_answers_and_judges_its_targets(
         assert row["differing"] == []
         assert row["whole"]["n_pairs"] == 2
         assert row["work"]["tokens"] == row["base_work"]["tokens"] > 0
-        assert row["work"]["steps"] <= row["base_work"]["steps"]  # a busy machine may find that no draft pays
+        assert row["work"]["steps"] < row["base_work"]["steps"]
         assert row["base_work"]["drafted"] == 0
         assert {target["what"] for target in row["targets"]} == {"tokens/step", "whole"}
     assert "tokens/step" in capsys.readouterr().out
