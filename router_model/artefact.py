@@ -78,7 +78,6 @@ class RecalibrationMeta(msgspec.Struct, frozen=True, kw_only=True):
     small: dict[str, MapMeta]
     large: dict[str, MapMeta]
     radius: float
-    large_prior: float
     parent: str
     data_hash: str
     n_rows: int
@@ -292,4 +291,4 @@ def _unpack_recalibration(arrays: Arrays, meta: RecalibrationMeta) -> Recalibrat
         }
         return RouteMaps(found[""], {route: (one, metas[route].weight) for route, one in found.items() if route})
 
-    return Recalibration(maps("small", meta.small), maps("large", meta.large), meta.radius, meta.large_prior)
+    return Recalibration(maps("small", meta.small), maps("large", meta.large), meta.radius)

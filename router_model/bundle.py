@@ -60,7 +60,6 @@ def bundle(
         right=trained.held_out_right,
         has_prefill=kind is Kind.STATE,
         seed=seed,
-        large_prior=trained.model.large_prior,
     )
     manifest = Manifest(
         format_version=FORMAT_VERSION,
@@ -117,7 +116,6 @@ def recalibrate(
         tokens=token_table(outcomes),
         has_prefill=artefact.kind is Kind.STATE,
         seed=seed,
-        large_prior=recalibration.large_prior,
     )
     manifest = msgspec.structs.replace(
         artefact.manifest,
@@ -130,7 +128,6 @@ def recalibrate(
             small=map_metas(recalibration.small),
             large=map_metas(recalibration.large),
             radius=recalibration.radius,
-            large_prior=recalibration.large_prior,
             parent=artefact.hash,
             data_hash=data_hash(outcomes),
             n_rows=len(outcomes),

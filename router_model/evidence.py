@@ -28,13 +28,12 @@ class EvidenceMeta(msgspec.Struct, frozen=True, kw_only=True):
     """What of the evidence is no array.
 
     routes: names that `route_codes` count through. has_prefill: the router reads the small model's prefill. seed: of
-    the bootstrap. large_prior: the mean score of the large model in training.
+    the bootstrap.
     """
 
     routes: tuple[str, ...]
     has_prefill: bool
     seed: int
-    large_prior: float
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -194,7 +193,6 @@ def evidence_of(
     right: Floats | None = None,
     has_prefill: bool = False,
     seed: int = 0,
-    large_prior: float | None = None,
 ) -> Evidence:
     """The evidence in held-out predictions of n rows: those on which both scores [n, 2] are known.
 
@@ -207,9 +205,8 @@ def evidence_of(
     codes = np.array([names.index(route) for route in routes] or [0] * len(scores), np.int64)
     n = len(scores)
     kept_tokens = np.full((n, 3), np.nan) if tokens is None else tokens
-    prior = float(np.nanmean(scores[:, 1])) if large_prior is None else large_prior
     return Evidence(
-        meta=EvidenceMeta(routes=names, has_prefill=has_prefill, seed=seed, large_prior=prior),
+        meta=EvidenceMeta(routes=names, has_prefill=has_prefill, seed=seed),
         held_out=_rounded(take(held_out, both)),
         scores=_single(scores[both]),
         groups=np.unique(groups[both], return_inverse=True)[1].astype(np.int64),

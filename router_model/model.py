@@ -61,13 +61,12 @@ class Calibrated:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RouterModel:
-    """radius: the distance that counts as ood 1. large_prior: mean score of the large model in training."""
+    """radius: the distance that counts as ood 1."""
 
     encoder: Encoder
     heads: Heads
     calibrated: Calibrated
     radius: float
-    large_prior: float
 
     def predict(self, features: Sequence[Features], routes: Sequence[str] = ()) -> Predictions:
         """Predictions for requests. routes: each one's kind of traffic, or none.

@@ -48,7 +48,6 @@ def pack_model(model: RouterModel) -> tuple[Arrays, Meta]:
         "kind": encoder.kind.value,
         "depth": heads.forest.depth,
         "radius": model.radius,
-        "large_prior": model.large_prior,
         "small_maps": small_meta,
         "large_maps": large_meta,
     }
@@ -76,7 +75,7 @@ def unpack_model(arrays: Arrays, meta: Meta) -> RouterModel:
         _unpack_maps(without_prefix("calibration.small.", arrays), meta["small_maps"]),
         _unpack_maps(without_prefix("calibration.large.", arrays), meta["large_maps"]),
     )
-    return RouterModel(encoder, heads, calibrated, float(meta["radius"]), float(meta["large_prior"]))
+    return RouterModel(encoder, heads, calibrated, float(meta["radius"]))
 
 
 def pack_front(front: object) -> tuple[Arrays, Meta]:

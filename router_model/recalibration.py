@@ -19,13 +19,12 @@ class Recalibration:
     """What is put behind a router's predictions.
 
     small, large: maps from the logit of the probability that the router gave. radius: distances are divided by it,
-    since what new labels cover is no longer unfamiliar. large_prior: the mean score of the large model there.
+    since what new labels cover is no longer unfamiliar.
     """
 
     small: RouteMaps
     large: RouteMaps
     radius: float
-    large_prior: float
 
     def apply(self, seen: Predictions, routes: Sequence[str] = ()) -> Predictions:
         """Corrected predictions of n requests. routes [n] or empty: their kinds of traffic."""
@@ -56,18 +55,16 @@ class LabelledPredictions:
             targets = self.scores[at, side]
             everyone = correction(logit(p), targets, weights)
             maps.append(fit_route_maps(logit(p), targets, routes, weights, everyone=everyone))
-        graded = np.isfinite(self.scores[at, 1]) & (weights > 0)
-        prior = float(np.average(self.scores[at, 1][graded], weights=weights[graded])) if graded.any() else 0.5
         radius = max(1.0, float(np.quantile(self.seen.ood[at], OOD_QUANTILE)))
-        return Recalibration(maps[0], maps[1], radius, prior)
+        return Recalibration(maps[0], maps[1], radius)
 
     def held_out(self, folds: NDArray[np.intp], final: Recalibration) -> Predictions:
-        """Corrected predictions, each row by the other folds' maps; radius and prior are those of `final`."""
+        """Corrected predictions, each row by the other folds' maps; the radius is that of `final`."""
         columns = np.empty((4, len(self.scores)))
         for fold in np.unique(folds):
             rows: NDArray[np.intp] = np.flatnonzero(folds == fold)
             rest: NDArray[np.intp] = np.flatnonzero(folds != fold)
-            fitted = replace(self.fit(rest), radius=final.radius, large_prior=final.large_prior)
+            fitted = replace(self.fit(rest), radius=final.radius)
             one = fitted.apply(take(self.seen, rows), [self.routes[int(i)] for i in rows])
             columns[:, rows] = one.p_small, one.p_large, one.ood, one.score
         p_small, p_large, ood, score = columns

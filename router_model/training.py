@@ -107,7 +107,7 @@ def train_features(
     raw = _held_out_outputs(encoded, labels, folds, l2, size, options.seed)
     heads = fit_heads(encoded, labels, LinearHeads.fit(encoded, labels, l2), size, l2, options.seed)
     radius = max(float(np.quantile(raw.distance, OOD_QUANTILE)), 1e-9)
-    model = RouterModel(encoder, heads, _calibrate(raw, labels, routes), radius, labels.mean(1))
+    model = RouterModel(encoder, heads, _calibrate(raw, labels, routes), radius)
     held_out = _held_out_predictions(raw, labels, routes, folds, model)
     front = FrontModel.fit(features, held_out.score, folds) if encoder.kind is Kind.STATE else None
     cascade, right = fit_cascade(outcomes, held_out.p_small, held_out.p_large, folds)

@@ -33,7 +33,6 @@ def test_only_rows_with_both_scores_are_evidence() -> None:
     np.testing.assert_array_equal(found.scores, scores[both])
     np.testing.assert_allclose(found.held_out.score, held_out.score[both], atol=1e-6)
     assert found.routes == [routes[i] for i in np.flatnonzero(both)]
-    assert found.meta.large_prior == pytest.approx(np.nanmean(scores[:, 1]))
     with pytest.raises(ValueError, match="scores of both models"):
         evidence_of(held_out, np.full_like(scores, np.nan), np.arange(len(scores)))
 
