@@ -1,5 +1,6 @@
 """The watch over a child: faked children that hang, dawdle, die and talk nonsense, and a real one that is stopped."""
 
+import ast
 import asyncio
 import os
 import signal
@@ -108,6 +109,26 @@ def test_a_step_gets_ten_times_what_is_expected_of_it_but_never_less_than_the_fl
     assert limit_s >= silence_s
     assert limit_s >= 10 * expected_s
     assert limit_s in (silence_s, 10 * expected_s)
+
+
+@pytest.mark.parametrize("name", [None, "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"])
+async def test_idle_threads_of_a_child_leave_the_cores_unless_the_operator_decides_how_they_wait(
+    fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str | None
+) -> None:
+    chosen = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}
+    for one in chosen:
+        monkeypatch.delenv(one, raising=False)
+    if name is not None:
+        monkeypatch.setenv(name, "7")
+    found = tmp_path / "environment"
+    fake(f"open({str(found)!r}, 'w').write(repr(dict(os.environ)))\n{READY}")
+    await Watched(QUICK).death()
+    environment = ast.literal_eval(found.read_text())
+    if name is None:
+        assert int(environment["GOMP_SPINCOUNT"]) <= 20_000
+        assert "OMP_WAIT_POLICY" not in environment
+    else:
+        assert {one: environment[one] for one in chosen & environment.keys()} == {name: "7"}
 
 
 async def test_a_loop_that_hangs_in_a_step_is_killed_and_the_step_is_known(fake: Fake) -> None:
