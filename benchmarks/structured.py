@@ -40,6 +40,7 @@ from engine.constrain import CompileFailure
 from engine.guarded_matcher import GuardedMatcher
 from engine.heartbeat import NoPulse
 from engine.instance import ModelInstance
+from engine.live_requests import LiveRequests
 from engine.messages import Submit
 from engine.pair import load_engine
 from engine.pair_config import InstanceOptions, PairConfig
@@ -52,7 +53,7 @@ PARTS = ("schedule_s", "forward_s", "mask_s", "sample_s", "bookkeeping_s")
 CLOCKED = (
     ("fill masks", GuardedMatcher, "_fill"),
     ("advance matchers", GuardedMatcher, "advance"),
-    ("forced tokens", ModelInstance, "_force"),
+    ("forced tokens", LiveRequests, "force"),
     ("bans and copies", Sampler, "_fill_masks"),
     ("draw", PreparedDraws, "draw"),
 )

@@ -11,7 +11,6 @@ whose page says nothing new for too long is killed; how it ended then comes out 
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import socket
@@ -28,8 +27,6 @@ from engine.request import EngineDied
 from engine.transport import Death, Listener, LoadFailed
 
 __all__ = ["Patience", "ProcessTransport"]
-
-log = logging.getLogger(__name__)
 
 _READ_BYTES = 2**18
 _SLACK = 10.0

@@ -118,7 +118,7 @@ class EngineCore:
         if claims:
             name = self._arbiter.pick(claims)
             others = (other for known, other in self._instances.items() if known != name)
-            self._instances[name].scheduler.shares_machine = any(other.scheduler.is_streaming for other in others)
+            self._instances[name].scheduler.pace.shares_machine = any(other.scheduler.is_streaming for other in others)
             before = self._instances[name].busy_s
             events.extend(self._instances[name].step(self))
             self._arbiter.charge(name, self._instances[name].busy_s - before)

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-__all__ = ["MAX_FRAME_BYTES", "FrameDecoder", "FramingError", "decode", "encode"]
+__all__ = ["MAX_FRAME_BYTES", "FrameDecoder", "FramingError", "encode"]
 
 MAX_FRAME_BYTES = 64 * 2**20
 _HEADER = struct.Struct("<I")
@@ -27,14 +27,6 @@ def encode(message: Any) -> bytes:
     if len(body) > MAX_FRAME_BYTES:
         raise FramingError(f"a message of {len(body)} bytes is above the limit of {MAX_FRAME_BYTES}")
     return _HEADER.pack(len(body)) + body
-
-
-def decode(body: bytes, type: type[M]) -> M:
-    """The message in one frame's body. Raises FramingError."""
-    try:
-        return msgspec.msgpack.decode(body, type=type, dec_hook=_from_plain)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise FramingError(f"a message could not be read: {error}") from error
 
 
 class FrameDecoder(Generic[M]):

@@ -45,7 +45,6 @@ class VocabularyComparison:
     """Whether token ids mean the same to two models. first_difference: the lowest id whose bytes differ, None if
     none."""
 
-    n_compared: int
     first_difference: int | None
 
     @property
@@ -58,12 +57,12 @@ class VocabularyComparison:
         """Compare token by token: equal sizes alone have let wrong pairs corrupt answers silently elsewhere."""
         n = max(one.vocab_size, other.vocab_size)
         if one.fingerprint == other.fingerprint:
-            return cls(n, None)
+            return cls(None)
         differing = (token for token in range(n) if one.token_bytes(token) != other.token_bytes(token))
         first = next(differing, None)
         if first is None and one.eos_token_id != other.eos_token_id:  # special tokens have no bytes to compare
             first = one.eos_token_id
-        return cls(n, first)
+        return cls(first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +127,7 @@ def _load_engine(
     first, *others = tokenizers.values()
     comparisons = [VocabularyComparison.of(first, other) for other in others]
     differing = [comparison for comparison in comparisons if not comparison.is_shared]
-    comparison = (differing or comparisons or [VocabularyComparison(first.vocab_size, None)])[0]
+    comparison = (differing or comparisons or [VocabularyComparison(None)])[0]
     return LoadedEngine(core, tokenizers, comparison, time.perf_counter() - began)
 
 

@@ -26,14 +26,14 @@ from engine.logit_edits import EditList
 from engine.mask_fold import fold_bans
 from engine.request import SamplingParams, TokenLogprob
 from engine.sampling_row import GREEDY_BELOW, SampledToken, SamplingRow
-from kernels import Kernels, kernels_for
+from kernels import Kernels
 from kernels.noise import noise_keys
 from kernels.reference import edited_and_masked
 from kernels.sampling_batch import LogitEdits, Sampled, SamplingBatch
 from kernels.shipment import Shipment, Shipments
 from kernels.staging import Field
 
-__all__ = ["Draws", "PreparedDraws", "Sampler", "sample", "to_host"]
+__all__ = ["Draws", "PreparedDraws", "Sampler", "to_host"]
 
 T = TypeVar("T")
 BYTES_PER_ROW = 128
@@ -287,7 +287,7 @@ class Draws:
         for i, count in prepared._counts.items():
             allowed[i] = count
         return [
-            SampledToken(token if count else -1, logprobs.get(i), count == 1)
+            SampledToken(token if count else -1, logprobs.get(i))
             for i, (token, count) in enumerate(zip(tokens, allowed, strict=True))
         ]
 
@@ -309,12 +309,3 @@ class Draws:
             top = tuple((t, v) for t, v in list(zip(ids, values, strict=True))[:wanted] if v > float("-inf"))
             logprobs[i] = TokenLogprob(tokens[i], chosen, top)
         return logprobs
-
-
-def sample(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> list[SampledToken]:
-    """One token per row of float32 logits [rows, vocab], which are changed in place; see Sampler.
-
-    Raises ValueError where the numbers of rows differ.
-    """
-    sampler = Sampler(kernels_for(logits.device), logits.shape[1], logits.device, len(rows))
-    return sampler.prepare(rows).draw(logits).read()

@@ -46,11 +46,10 @@ class SamplingRow:
 
 @dataclass(frozen=True, slots=True)
 class SampledToken:
-    """token_id is -1 where the mask allows nothing. is_only_choice: the mask allows exactly this token."""
+    """token_id is -1 where the mask allows nothing."""
 
     token_id: int
     logprob: TokenLogprob | None = None
-    is_only_choice: bool = False
 
 
 def check_token_ids(params: SamplingParams, vocab_size: int) -> None:

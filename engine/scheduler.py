@@ -11,40 +11,38 @@ first. Since victims of preemption come from the end of that order, and rows are
 was granted a row is never preempted in the same step.
 
 While answers are streaming, the prompts that are computed beside them are cut so that the step does not take much
-longer (ChunkLimit).
+longer (Pace, ChunkLimit).
 """
 
 import time
 from bisect import insort
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from math import inf
 
-from engine.block_tables import ONE_GROUP, BlockTables, PrefixHit
+from engine.accounts import Accounts
+from engine.block_tables import ONE_GROUP, BlockTables
 from engine.blocks import BlockPool
-from engine.chunk_limit import ChunkLimit, Shape
+from engine.chunk_limit import ChunkLimit
 from engine.config import SchedulerConfig
 from engine.cost_model import CostModel
 from engine.deadlines import Deadlines
 from engine.guests import Guests
 from engine.kv_groups import KVGroup
+from engine.pace import Pace, is_chunk
 from engine.plan import Row, StepPlan, StepResult
+from engine.plans_in_flight import PlansInFlight
 from engine.request import Request, RequestRefused, RequestStatus
 from engine.stats import Counters
 from engine.waiting_queue import WaitingQueue
 
 __all__ = ["Scheduler"]
 
-LONGEST_RUN = 16
-"""So many known tokens of an answer that has begun (forced ones) go into a step beside prompts, whatever they cost."""
-
 
 class Scheduler:
     """Decides each step of one model: `schedule()`, run the plan, `commit()`; then again.
 
     max_model_len: positions the model can address. max_held: beyond it the oldest prepared request loses its blocks
-    (None: four times the rows of a step). groups, splits_blocks: see BlockTables. cost_model: predicts steps
-    (None: chunks are as long as the budget, and waits are unknown). clock: seconds, monotonic.
+    (None: four times the rows of a step). groups, splits_blocks: see BlockTables. cost_model: see Pace. clock: seconds,
+    monotonic.
     """
 
     def __init__(
@@ -69,17 +67,14 @@ class Scheduler:
         self.max_held = 4 * config.rows if max_held is None else max_held
         self._prefill_cap = config.prefill_cap or config.budget
         self.counters = counters or Counters()
-        self._cost_model, self._clock = cost_model, clock
-        self.shares_machine = False
-        """Whether answers of another model wait for this one's steps to end; said by whoever runs several."""
+        self._accounts, self._in_flight = Accounts(self.counters), PlansInFlight(pool, self.counters)
+        self.pace, self._clock = Pace(config, cost_model), clock
         self._live: dict[str, Request] = {}
         self._running: list[Request] = []
         self._queue = WaitingQueue()
         self._parked: dict[str, Request] = {}  # own blocks but do not run: held, or resumed and waiting; oldest first
         self._deadlines = Deadlines()
         self._arrivals = 0
-        self._step_id = 0
-        self._in_flight: deque[tuple[StepPlan, tuple[Request, ...]]] = deque()  # oldest first
 
     @property
     def has_work(self) -> bool:
@@ -187,23 +182,21 @@ class Scheduler:
 
     def schedule(self) -> StepPlan | None:
         """The next step, or None where nothing can run. Every plan must be committed before the next one is made."""
-        if self._in_flight:
-            step_id = self._in_flight[0][0].step_id
-            raise RuntimeError(f"step {step_id} is not committed: commit it before the next schedule()")
-        budget, limit = self.config.budget, self._chunk_limit()
-        has_prompts = self._queue or any(map(self._is_chunk, self._running))
+        self._in_flight.check_empty()
+        budget, limit = self.config.budget, self.pace.limit(self._running, has_waiting=bool(self._queue))
+        has_prompts = self._queue or any(map(is_chunk, self._running))
         spared = budget // 2 if has_prompts else 0  # guesses leave that much for prompts
         granted: list[tuple[Request, int]] = []
         while len(granted) < len(self._running):
             request = self._running[len(granted)]
-            is_chunk = self._is_chunk(request)
+            is_long = is_chunk(request)
             # One token of the budget stays reserved for every later request, so that all of them advance.
             reserved = len(self._running) - len(granted) - 1
-            if is_chunk and (first := next(self._admit(budget - reserved - 1, limit, request), None)) is not None:
+            if is_long and (first := next(self._admit(budget - reserved - 1, limit, request), None)) is not None:
                 granted.append(first)
                 budget -= first[1]
                 continue
-            n = self._grant(request, budget - reserved, limit if is_chunk else None, spared)
+            n = self._grant(request, budget - reserved, limit if is_long else None, spared)
             if request.tail:
                 n = self._fit_tail(request, n, self._running[len(granted) + 1 :])
             if not self._grow(request, n):
@@ -240,16 +233,13 @@ class Scheduler:
 
     def commit(self, result: StepResult) -> None:
         """Take in what a step produced. Requests that were cancelled during it are passed over."""
-        if not self._in_flight or self._in_flight[0][0].step_id != result.step_id:
-            raise RuntimeError(f"step {result.step_id} is not the one in flight: commit plans in their order")
-        plan, requests = self._in_flight.popleft()
-        self.pool.end_step(plan.step_id)
+        plan, requests = self._in_flight.end(result.step_id)
         misled = list[Request]()
         for row, request in zip(plan.rows, requests, strict=True):
             if request.status is RequestStatus.RUNNING:
                 accepted = result.accepted.get(request.id)
                 rejected = len(request.tail) - (accepted.n_tail if accepted else 0)
-                self._account(request, row.start, row.start + row.n - rejected)
+                self._accounts.computed(request, row.start, row.start + row.n - rejected)
                 request.computed = row.start + row.n - rejected
                 request.clear_tail()
                 if rejected:
@@ -284,13 +274,7 @@ class Scheduler:
 
     def _begin(self, rows: tuple[Row, ...], requests: tuple[Request, ...], resumed: tuple[str, ...] = ()) -> StepPlan:
         """Put a step in flight. requests: those of the rows, in their order."""
-        self._step_id += 1
-        plan = StepPlan(self._step_id, rows, resumed, self._tables.take_copies())
-        self._in_flight.append((plan, requests))
-        self.pool.begin_step(plan.step_id)
-        self.counters.steps += 1
-        self.counters.rows += len(rows)
-        return plan
+        return self._in_flight.begin(rows, requests, resumed=resumed, copies=self._tables.take_copies())
 
     def _refuse_overload(self, request: Request) -> None:
         """Raise RequestRefused where the queue is full, or too long for the request's deadline."""
@@ -305,7 +289,7 @@ class Scheduler:
         if request.deadline_s is None:
             return
         ahead = self._queue.n_tokens_before(request.rank)
-        ahead += sum(len(running.tokens) - running.computed for running in self._running if self._is_chunk(running))
+        ahead += sum(len(running.tokens) - running.computed for running in self._running if is_chunk(running))
         wait_s, left_s = self.wait_s(ahead), request.deadline_s - self._clock()
         if ahead and wait_s > left_s:
             raise RequestRefused(
@@ -316,59 +300,15 @@ class Scheduler:
 
     def wait_s(self, n_tokens: int) -> float:
         """Predicts in how many seconds that many waiting tokens are computed, at the pace of the next step."""
-        if self._cost_model is None:
-            return 0.0
-        n, streams, limit = self.config.budget, list[Shape](), self._chunk_limit()
-        if limit is not None:
-            streams = self._streams()
-            n = limit.take(0, max(1, n - len(streams)))
-        return n_tokens / n * self._cost_model.seconds(self._cost_model.step([*streams, Shape(0, n, 0)]))
+        return self.pace.wait_s(n_tokens, self._running, has_waiting=bool(self._queue))
 
     def _rank(self, request: Request) -> tuple[float, int]:
         """A place in line that never changes: arrival, moved forward by what the priority is worth."""
         return (request.timeline.arrived_s - request.priority * self.config.priority_s, request.arrival)
 
-    @staticmethod
-    def _is_chunk(request: Request) -> bool:
-        """Whether what is to be computed of the request is a prompt's, or so much that other answers would notice."""
-        most = 1 if request.computed < request.n_prompt else LONGEST_RUN
-        return len(request.tokens) - request.computed > most
-
     def streams(self) -> list[Request]:
         """The requests that the next step will surely get a token of: those that run and are no prompts under way."""
-        return [request for request in self._running if not self._is_chunk(request)]
-
-    def _streams(self) -> list[Shape]:
-        """What goes into the next step whatever the prompts: a token, a draft or a few forced tokens of each answer."""
-        return [
-            Shape(request.computed, request.remaining, 1 + len(request.tail))
-            for request in self._running
-            if not self._is_chunk(request)
-        ]
-
-    def _chunk_limit(self) -> ChunkLimit | None:
-        """The limit of the next step's prompts; None where there are none, or no answer that they could delay."""
-        config, cost_model = self.config, self._cost_model
-        if cost_model is None:
-            return None
-        has_chunks, since_s = bool(self._queue), inf
-        for request in self._running:
-            if self._is_chunk(request):
-                has_chunks = True
-            elif len(request.tokens) > request.n_prompt:
-                since_s = min(since_s, request.timeline.first_token_s)
-        slowdown = None if since_s == inf else config.max_slowdown
-        max_s = config.max_shared_step_s if self.shares_machine else None
-        if not has_chunks or (slowdown is None and max_s is None):
-            return None
-        return ChunkLimit(
-            cost_model,
-            self._streams(),
-            max_slowdown=slowdown,
-            max_s=max_s,
-            min_chunk=config.least_chunk,
-            since_s=since_s,
-        )
+        return [request for request in self._running if not is_chunk(request)]
 
     def _grant(self, request: Request, budget: int, limit: ChunkLimit | None, spared: int = 0) -> int:
         """How many tokens of the request go into this step; its tail is cut to what fits behind them, if it is to leave
@@ -447,7 +387,7 @@ class Scheduler:
         if not self._tables.place(request, hit, reserve=len(self._running)):
             return False
         if hit is not None:
-            self._account_hit(request, hit)
+            self._accounts.hit(request, hit)
         return True
 
     def _row(self, request: Request, n: int) -> Row:
@@ -514,37 +454,10 @@ class Scheduler:
         self._enqueue(request)
 
     def _drop_blocks(self, request: Request) -> None:
-        in_flight = any(request in requests for _, requests in self._in_flight)
-        self._tables.drop(request, in_flight=in_flight)
+        self._tables.drop(request, in_flight=self._in_flight.compute(request))
         request.clear_tail()
         request.logits_kept = False
 
     def _enqueue(self, request: Request) -> None:
         request.status = RequestStatus.WAITING
         self._queue.push(request)
-
-    def _account_hit(self, request: Request, hit: PrefixHit) -> None:
-        self.counters.prefix_queries += 1
-        self.counters.prefix_hits += request.computed > 0
-        self.counters.tokens_copied += hit.n_copied
-        timeline = request.timeline
-        if timeline.cache_miss is None:
-            timeline.cache_miss = hit.miss
-            self.counters.prefix_misses[hit.miss.value] += 1
-        # After a preemption it may be more than the request ever had: others computed it meanwhile.
-        new_prompt = max(0, min(request.computed, request.n_prompt) - request.furthest)
-        request.furthest = max(request.furthest, request.computed)
-        timeline.cached_tokens += new_prompt
-        self.counters.prompt_tokens_cached += new_prompt
-
-    def _account(self, request: Request, start: int, end: int) -> None:
-        """Count positions start … end-1 as computed: for the first time, or again."""
-        again = max(0, min(end, request.furthest) - start)
-        new_prompt = max(0, min(end, request.n_prompt) - max(start, request.furthest))
-        request.furthest = max(request.furthest, end)
-        timeline = request.timeline
-        timeline.steps += 1
-        timeline.recomputed_tokens += again
-        timeline.computed_tokens += new_prompt
-        self.counters.tokens_recomputed += again
-        self.counters.prompt_tokens_computed += new_prompt

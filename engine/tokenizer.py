@@ -80,11 +80,6 @@ class Tokenizer:
         token = self._special_tokens.get("eos_token")
         return None if token is None else self._backend.token_to_id(token)
 
-    @property
-    def has_chat_template(self) -> bool:
-        """Whether `render` and `encode_chat` can be used."""
-        return self._template is not None
-
     @cached_property
     def hf(self) -> "PreTrainedTokenizerFast":
         """The same tokenizer as transformers knows it, for libraries that ask for that class."""

@@ -49,12 +49,6 @@ def complement(pattern: str) -> str:
     return _text(product(parts, lambda verdicts: not verdicts[0], steps), alphabet, steps)
 
 
-def is_empty(pattern: str) -> bool:
-    """Whether `pattern` matches no text. Raises RegexRefused."""
-    _, parts = _read([pattern], Steps())
-    return parts[0].start == 0
-
-
 def are_disjoint(*patterns: str) -> bool:
     """Whether no text matches all of them; it needs no expression of their intersection. Raises RegexRefused."""
     _, parts = _read(patterns, Steps())

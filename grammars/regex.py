@@ -1,6 +1,5 @@
 """From a client's regular expression to one for the whole text, written so that every backend reads it alike."""
 
-from dataclasses import dataclass
 from itertools import takewhile
 from typing import Final
 
@@ -30,9 +29,7 @@ MAX_BRANCHES: Final = 64
 """Limits of one pattern: its length, one counted repetition, its states once every counted repetition is written out,
 and the alternatives into which groups with anchors are multiplied out (beyond them an automaton does the same)."""
 MAX_WHOLE: Final = 4096
-MAX_COUNTED: Final = 32
-"""From this length on, conditions that open an expression stay apart from it; beyond this count of one class, the
-count becomes a bound of the length."""
+"""From this length on, conditions that open an expression stay apart from it."""
 
 _FREE: Final = Repeat(ANY, 0, None)
 
@@ -59,31 +56,6 @@ def search_patterns(pattern: str) -> tuple[str, ...]:
 def full_patterns(pattern: str) -> tuple[str, ...]:
     """`full_pattern` as one or more expressions that a text must all match; see `search_patterns`."""
     return _together([(True, _edges(items)[1], True) for items in _branches(_parsed(pattern))])
-
-
-@dataclass(frozen=True, slots=True)
-class Bounded:
-    """Texts of at least `shortest` and at most `longest` code points (None: without end) that all `patterns` match."""
-
-    patterns: tuple[str, ...]
-    shortest: int = 0
-    longest: int | None = None
-
-
-def search_bounded(pattern: str) -> Bounded:
-    """`search_patterns`, with a count of one class that is the whole expression taken out: `^[a-z]{1,255}$`.
-
-    A count multiplies the states of an automaton, and those of the conditions before it, where a length is counted
-    beside it. Small counts without conditions stay. Raises RegexRefused as `search_patterns` does.
-    """
-    branches = [_edges(items) for items in _branches(_parsed(pattern))]
-    starts, body, ends = branches[0]
-    conditions = list(takewhile(_is_ahead, body))
-    match body[len(conditions) :]:
-        case [Repeat(node=Class() as one, low=low, high=high)] if len(branches) == 1 and starts and ends:
-            if conditions or max(low, high or 0) > MAX_COUNTED:
-                return Bounded(_together([(True, [*conditions, Repeat(one, 0, None)], True)]), low, high)
-    return Bounded(_together(branches))
 
 
 def full_pattern(pattern: str) -> str:

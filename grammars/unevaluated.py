@@ -5,7 +5,7 @@ not evaluate satisfies the keyword: branches that hold besides only evaluate mor
 branch needs to be negated (except by `if` and `oneOf`, which do it themselves).
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from grammars.conditions import absent, present
@@ -87,7 +87,6 @@ class _Reader:
     walk: "Walk"
     keyword: str
     pointer: str
-    n_ways: int = field(default=0)
 
     def ways(self, node: Any, pointer: str, depth: int) -> list[Way]:
         """The choices of branches at `node`; each holds what it chose, the node's other keywords hold anyhow."""

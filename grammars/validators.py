@@ -1,13 +1,13 @@
 """jsonschema-rs, whose patterns run in linear time: does a value satisfy a client's schema, or a normal one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
 from grammars.draft import Draft
 from grammars.formats import ENFORCED as FORMATS
 from grammars.linear_patterns import linear
-from grammars.normal_form import Schema, every
+from grammars.normal_form import Schema
 
 
 def build(schema: Any, draft: Draft) -> Any:
@@ -44,22 +44,6 @@ def _is_of_format(name: str, text: str) -> bool:
 def _validator_of_format(name: str) -> Any:
     """Of one of the few formats of the standard, always the same."""
     return build({"format": name}, Draft.DRAFT2020)
-
-
-def accepts(schema: Schema, definitions: Mapping[str, Schema], value: Any) -> bool:
-    """Whether `value` satisfies a normal schema whose references lie in `definitions`.
-
-    True as well when that cannot be decided, such as under a recursion that is not rewritten yet: never a false
-    refusal.
-    """
-    if isinstance(schema, bool):
-        return schema
-    try:
-        referred = any(isinstance(node, dict) and "$ref" in node for node in every(schema))
-        whole = {**schema, "$defs": dict(definitions)} if referred else schema
-        return bool(build(anchored(whole), Draft.DRAFT2020).is_valid(value))
-    except ValueError:
-        return True
 
 
 def anchored(schema: Schema, written: Callable[[str], str] = str) -> Any:

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
-
 
 @dataclass(frozen=True, slots=True)
 class RaggedBatch:
@@ -33,19 +31,6 @@ class RaggedBatch:
     def n_pages(self, row: int) -> int:
         """Pages that hold the keys of a row; its block table may be longer."""
         return -(-self.context_lens[row] // self.block_size)
-
-    def query_starts(self, device: torch.device) -> torch.Tensor:
-        """Where each row begins in the flat batch, and the end: int32 [rows + 1]."""
-        starts = torch.zeros(len(self.query_lens) + 1, dtype=torch.int32)
-        torch.cumsum(torch.tensor(self.query_lens, dtype=torch.int32), 0, out=starts[1:])
-        return starts.to(device)
-
-    def padded_tables(self, device: torch.device) -> torch.Tensor:
-        """The block tables, with page 0 as padding and for pages that are gone: kernels may load it where it hides the
-        whole tile, but no key of it counts. int32 [rows, longest]."""
-        longest = max(map(len, self.block_tables))
-        padded = [list(table) + [0] * (longest - len(table)) for table in self.block_tables]
-        return torch.tensor(padded, dtype=torch.int32).clamp_(min=0).to(device)
 
     def branches(self, row: int) -> list[tuple[int, ...]]:
         """By node of the row's tree, where its ancestors and itself lie: numbers of nodes, ascending; none for a

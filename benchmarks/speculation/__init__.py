@@ -1,6 +1,6 @@
 """Speculative decoding against the same engine without it, and where the difference comes from.
 
-    python -m benchmarks.speculation [--only NAME ...] [--runs 5] [--quick] [--json OUT]
+    python -m benchmarks.speculation [--only NAME ...] [--runs 5] [--quick] [--always] [--json OUT]
 
     law            whether answers are the same, in invariant engines
     pair           the bundled pair on function calls and JSON extraction, greedy and at temperature 0.8
@@ -20,5 +20,7 @@ once are the exception, since the engine without drafts rounds otherwise as well
 such pairs are counted, times are taken per token, and `law` says whether drafts change anything. Everything was run
 once before it counts. Prefix caches are on and cold: each turn is another tenant, so that no prompt is there already,
 and the draft model has to compute the prompt, too. `whole` is an answer with its prompt, `decode` lasts from its first
-token to its last. tokens/step are of the target's steps, the prompt's included.
+token to its last. tokens/step are of the target's steps, the prompt's included. Drafts rest where they cost more than
+they save, which depends on the machine and on what else it does; with --always they never do, so that counts are
+repeatable and times say what drafting in vain costs.
 """

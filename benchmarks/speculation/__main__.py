@@ -23,11 +23,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=5, help="turns of every job (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="of one operation")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to try the code: the figures mean nothing")
+    parser.add_argument("--always", action="store_true", help="draft whatever it costs: no count depends on times then")
     parser.add_argument("--json", type=Path, metavar="OUT")
     given = parser.parse_args(arguments)
     if given.runs < 1:
         parser.error(f"--runs is {given.runs}: use 1 or more")
-    settings = Given(runs=given.runs, threads=given.threads, is_quick=given.quick)
+    settings = Given(runs=given.runs, threads=given.threads, is_quick=given.quick, is_adaptive=not given.always)
     parts, differing = dict[str, Any](), list[str]()
     for name in given.only or PARTS:
         began = time.perf_counter()
@@ -41,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parts[name] = {"rows": rows, "seconds": round(time.perf_counter() - began, 1)}
         print(f"  ({parts[name]['seconds']} s)", flush=True)
     if given.json:
-        result = {"machine": machine(), "runs": given.runs, "is_quick": given.quick, "parts": parts}
+        how = {"runs": given.runs, "is_quick": given.quick, "is_adaptive": not given.always}
+        result = {"machine": machine(), **how, "parts": parts}
         given.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     for each in differing:
         print(f"DIFFERS: {each}", file=sys.stderr)

@@ -237,6 +237,8 @@ def sides(
     with ExitStack() as stack:
         engines = dict[str, Side]()
         for name, config in configs.items():
+            if not given.is_adaptive:
+                config = replace(config, is_adaptive=False)
             engines[name] = Side(target, drafter, config, given.threads, is_invariant=is_invariant)
             stack.callback(engines[name].close)
         yield engines

@@ -10,11 +10,13 @@ __all__ = ["Given", "Row", "Target"]
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What the command was given. runs: turns of every job. is_quick: as little as shows that it works."""
+    """What the command was given. runs: turns of every job. is_quick: as little as shows that it works. is_adaptive:
+    whether drafts may rest where they cost more than they save, see SpeculationConfig."""
 
     runs: int
     threads: int | None = None
     is_quick: bool = False
+    is_adaptive: bool = True
 
     def n(self, full: int, quick: int = 2) -> int:
         """A count: in full, or for a quick try."""

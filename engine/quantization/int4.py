@@ -13,9 +13,9 @@ from engine.quantization.rounding import slices
 from kernels import huge_pages
 from kernels.native.library import NativeLibrary
 from kernels.native.structures import Form, ProjectionWeights
-from kernels.reference_linear import CHUNK, GROUP, unpack_4bit
+from kernels.reference_linear import CHUNK, GROUP
 
-__all__ = ["Int4Linear", "pack_columns", "pack_weight", "unpack_columns"]
+__all__ = ["Int4Linear", "pack_columns", "pack_weight"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,3 @@ def pack_weight(weight: torch.Tensor) -> torch.Tensor:
     for rows in slices(*weight.shape):
         packed[rows] = pack_columns(weight[rows].float())
     return packed
-
-
-def unpack_columns(packed: torch.Tensor, n_in: int) -> torch.Tensor:
-    """What the packed weights stand for: float32 [out, in]."""
-    return unpack_4bit(packed, n_in, torch.float32)

@@ -7,6 +7,6 @@ ngram.py          what followed the same words earlier, by suffix_index.py
 prediction.py     an answer that somebody expects
 draft_model.py    a smaller model, over pages of its own
 draft.py          the nodes of a draft, growing.py a request's draft while it grows
-speculator.py     gives the requests of a step their drafts
+speculator.py     gives the requests of a step their drafts: draft_writer.py, model_rounds.py
 controller.py     decides what pays: acceptance.py, outlook.py, surcharge.py
 """

@@ -4,24 +4,22 @@ where a rule forbids it.
 Only what the backend allows is to be read here: this follows JSON and does not check it.
 """
 
-import json
-import re
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, Final
 
 from grammars.recogniser import UNKNOWN, State
+from grammars.tracking.characters import QUOTE, plain_run, read_character
 from grammars.tracking.distinct import can_differ, has_more
 from grammars.tracking.frame import Frame, Key, is_shut, item_node, leads, may_add, other_node, tagged, unique_of
 from grammars.tracking.names import Names
 from grammars.tracking.rules import ANY, OPAQUE, ArrayRule, ObjectRule, Rules, StringRule
-from grammars.tracking.spelling import canonical, parsed, spelled
+from grammars.tracking.spelling import canonical, decoded, parsed
 
 _BLANK: Final = b" \t\r\n"
 _ENDS_SCALAR: Final = b",]} \t\r\n"
-_QUOTE, _ESCAPE, _COMMA, _COLON = 0x22, 0x5C, 0x2C, 0x3A
+_COMMA, _COLON = 0x2C, 0x3A
 _OPEN_OBJECT, _CLOSE_OBJECT, _OPEN_ARRAY, _CLOSE_ARRAY = 0x7B, 0x7D, 0x5B, 0x5D
-_ESCAPED: Final = dict(zip(b"bfnrt", b"\b\f\n\r\t", strict=True))
 _MAX_KEY: Final = 64
 _DIGITS: Final = bytes.maketrans(b"23456789", b"11111111")
 
@@ -86,7 +84,7 @@ class Position:
         return unique_of(self.frame) is not None
 
     @property
-    def _is_listed(self) -> bool:
+    def is_listed(self) -> bool:
         """Whether the item that is read, if any, is a string or scalar whose text says all that is captured."""
         frame = self.frame
         if frame is None or (frame.parent is not None and frame.parent.captures):
@@ -118,7 +116,7 @@ class Position:
             around is None
             or self.phase is Phase.TEXT
             or len(self.text) > _MAX_KEY
-            or (self.captured and not self._is_listed)
+            or (self.captured and not self.is_listed)
         ):
             return None
         text, count = self.text, self.count if self.phase is Phase.LEAD else 0
@@ -137,22 +135,6 @@ class Position:
             text = text if self.frame.rule.names or self.frame.rule.patterns or others else b""
         return (around, self.phase, self.node, text, self.pending, count, self.state, self.blank)
 
-    def afters(self) -> list["Position"]:
-        """The positions that may be behind the closing quote of the string or name being read, unless its text is a
-        special one."""
-        frame = self.frame
-        if frame is None:
-            return [Position(self.rules, None, Phase.DONE, self.node)]
-        if self.phase is not Phase.IN_NAME:
-            return [Position(self.rules, frame if frame.is_object else replace(frame, n=frame.n + 1), Phase.AFTER, ANY)]
-        after = self._named_as(frame, None)
-        if after is None or not isinstance(frame.rule, ObjectRule) or not frame.rule.patterns:
-            return [] if after is None else [after]
-        nodes = {child for _, child in frame.rule.patterns}
-        if frame.rule.additional is not None:
-            nodes.add(frame.rule.additional)
-        return [replace(after, node=node) for node in sorted(nodes)]
-
     @property
     def is_shut(self) -> bool:
         """Whether a name is read, and only declared ones may come."""
@@ -169,14 +151,6 @@ class Position:
             return None
         return Position(self.rules, None, Phase.COLON, self.node)
 
-    def name_ends(self) -> list[bytes]:
-        """What is left of the spellings of the declared names that the name being read may become."""
-        frame = self.frame
-        if frame is None or not isinstance(frame.rule, ObjectRule) or frame.names is None:
-            return []
-        bits = frame.rule.bits_by_prefix.get(self.text, 0) & frame.names.addable
-        return [text[len(self.text) :] for text, bit in frame.rule.spellings if bit & bits]
-
     @property
     def dead_names(self) -> int:
         """Declared names, as bits, that the name being read may turn into although they may not come: where not every
@@ -189,46 +163,6 @@ class Position:
             return 0
         return rule.bits_by_prefix.get(self.text, 0) & ~frame.names.addable
 
-    def dead_ends(self) -> list[bytes]:
-        """What is left of the spelling of each of them, its quote included."""
-        bits = self.dead_names
-        rule = None if self.frame is None else self.frame.rule
-        if not bits or not isinstance(rule, ObjectRule):
-            return []
-        return [spelling[len(self.text) :] + b'"' for spelling, bit in rule.spellings if bit & bits]
-
-    @property
-    def captures(self) -> bool:
-        """Whether a bracket may end a value that is judged as a whole."""
-        return self.frame is not None and self.frame.captures and not self._is_listed
-
-    @property
-    def ends_alike(self) -> bool:
-        """Whether all texts of the string or name being read lead to the same place, but for the special ones."""
-        frame = self.frame
-        if not self.is_in_string or frame is None or b"\\" in self.text:
-            return self.is_in_string and frame is None
-        if self.phase is Phase.IN_NAME or frame.rule is None:
-            return True
-        if isinstance(frame.rule, ArrayRule):
-            return not frame.rule.contains
-        return frame.rule.tag != frame.member and frame.member not in frame.rule.judges
-
-    def special_texts(self) -> list[bytes]:
-        """What is to be added to the string or name being read so that its text is one that a rule knows."""
-        frame = self.frame
-        if frame is None:
-            return []
-        texts: tuple[bytes, ...] = ()
-        if self.phase is Phase.IN_NAME and isinstance(frame.rule, ObjectRule) and frame.names is not None:
-            texts = tuple(spelled(name)[1:-1] for name in frame.names.others)
-            if frame.rule.bits_by_prefix.get(self.text):
-                texts += tuple(text for text, _ in frame.rule.spellings)
-        elif self.unique:
-            texts = tuple(spelled(json.loads(name))[1:-1] for name in frame.before if name.startswith('"'))
-        begun = self.text if self.phase is Phase.IN_NAME else self.text[1:]
-        return [text[len(begun) :] for text in texts if text.startswith(begun)]
-
     def read(self, data: bytes) -> "Position | None":
         """The position after `data`, or None."""
         position: Position | None = self
@@ -236,7 +170,7 @@ class Position:
         while i < len(data):
             if position is None:
                 return None
-            if position.is_plain and (n := _plain_run(data, i)):
+            if position.is_plain and (n := plain_run(data, i)):
                 i += n
                 continue
             position = position.step(data[i])
@@ -317,7 +251,7 @@ class Position:
             opened = Frame(frame, self.node, is_object, rule, names, counts=counts)
             inner = OPAQUE if rule is None else ANY if is_object else item_node(opened)
             return Position(self.rules, opened, Phase.FIRST, inner, captured=self.captured)
-        phase = Phase.STRING if byte == _QUOTE else Phase.SCALAR
+        phase = Phase.STRING if byte == QUOTE else Phase.SCALAR
         text = bytes((byte,)) if phase is Phase.SCALAR or self._keeps_text(frame) else b""
         string = node.string
         state = UNKNOWN if string is None or string.recogniser is None else string.recogniser.start
@@ -350,12 +284,12 @@ class Position:
     def _in_string(self, byte: int) -> "Position | None":
         rule = self.string
         text = self.text + bytes((byte,)) if self.text else b""
-        if byte == _QUOTE and not self.pending:
+        if byte == QUOTE and not self.pending:
             if rule is not None and self.count < rule.shortest:
                 return None
             return self._ended(text)
         begins = not self.pending
-        pending, code = _read_character(self.pending, byte)
+        pending, code = read_character(self.pending, byte)
         count, state = self.count, self.state
         if rule is not None:
             count += begins
@@ -376,9 +310,9 @@ class Position:
         frame = self.frame
         if frame is None:
             return None
-        if byte == _QUOTE and not self.pending:
+        if byte == QUOTE and not self.pending:
             return self._named(frame)
-        pending, _ = _read_character(self.pending, byte)
+        pending, _ = read_character(self.pending, byte)
         text = self.text + bytes((byte,))
         if not leads(frame, text):
             return None
@@ -393,9 +327,9 @@ class Position:
             following = replace(names, has_others=True)
             child = ANY if rule.additional is None else rule.additional
             return Position(self.rules, replace(frame, names=following), Phase.COLON, child, captured=self.captured)
-        return self._named_as(frame, _decoded(self.text))
+        return self.named_as(frame, decoded(self.text))
 
-    def _named_as(self, frame: Frame, name: str | None) -> "Position | None":
+    def named_as(self, frame: Frame, name: str | None) -> "Position | None":
         """After a name; None for one that no rule knows."""
         rule, names = frame.rule, frame.names
         if not isinstance(rule, ObjectRule) or names is None:
@@ -474,28 +408,6 @@ def _counted(rule: ObjectRule | ArrayRule | None, counts: tuple[int, ...], item:
     return tuple(n + bool(n < one.at_least and one.validator.is_valid(item)) for n, one in pairs)
 
 
-_RUN: Final = re.compile(rb"[\x20\x21\x23-\x5b\x5d-\x7e]*")
-
-
-def _plain_run(data: bytes, start: int) -> int:
-    """How many bytes of ASCII text without quotes and escapes begin at `start`."""
-    found = _RUN.match(data, start)
-    return 0 if found is None else found.end() - start
-
-
-def _read_character(pending: bytes, byte: int) -> tuple[bytes, int | None]:
-    """(the beginning of an escape or character after one more byte, the code point that it completed, if any)."""
-    if not pending:
-        return (bytes((byte,)), None) if byte == _ESCAPE or byte >= 0xC0 else (b"", byte)
-    pending += bytes((byte,))
-    if pending[0] != _ESCAPE:
-        n = 4 if pending[0] >= 0xF0 else 3 if pending[0] >= 0xE0 else 2
-        return (pending, None) if len(pending) < n else (b"", ord(pending.decode("utf-8", "replace")[0]))
-    if pending[1] != 0x75:
-        return b"", _ESCAPED.get(byte, byte)
-    return (pending, None) if len(pending) < 6 else (b"", int(pending[2:], 16))
-
-
 def _shape(text: bytes) -> bytes:
     """A number without the digits that say nothing of what may follow: `-120.75` reads `-1.1`."""
     out = bytearray()
@@ -506,10 +418,3 @@ def _shape(text: bytes) -> bytes:
             byte = 0x31
         out.append(byte)
     return bytes(out)
-
-
-def _decoded(text: bytes) -> str:
-    try:
-        return str(json.loads(b'"' + text + b'"'))
-    except ValueError:
-        return text.decode("utf-8", "replace")

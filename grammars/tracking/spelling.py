@@ -34,3 +34,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _plain(member) for name, member in value.items()}
     return value
+
+
+def decoded(text: bytes) -> str:
+    """What is spelled by the text of a string without its quotes; one that spells nothing is taken as it stands."""
+    try:
+        return str(json.loads(b'"' + text + b'"'))
+    except ValueError:
+        return text.decode("utf-8", "replace")

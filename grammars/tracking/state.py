@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from grammars.matcher import BackendState
 from grammars.spellings import QUOTE, Spellings
+from grammars.tracking.endings import Ending
 from grammars.tracking.frame import Key
 from grammars.tracking.position import Position
 from grammars.tracking.rules import Rules, StringRule
@@ -133,45 +134,45 @@ class TrackedState:
 
     def _edit(self, words: Words, position: Position) -> None:
         """Clear the bits of tokens that break a rule."""
-        string = position.string
+        string, ending = position.string, Ending(position)
         is_between = position.pending[:1] != b"\\"  # not within an escape
         if string is not None and is_between:
             self._keep_length(words, position, string)
         if position.is_shut and not position.pending:
-            self._choose_name(words, position)
-        elif is_between and position.is_safe(0) and position.ends_alike:
-            self._close(words, position)
+            self._choose_name(words, ending)
+        elif is_between and position.is_safe(0) and ending.is_alike:
+            self._close(words, ending)
         elif (
             is_between
             and position.is_in_string
             and not position.is_shut
             and (position.is_safe(0) or position.dead_names)
         ):
-            ids = [i for text in position.dead_ends() for i in self._spellings.beginnings(text, 0)]
+            ids = [i for text in ending.dead_ends() for i in self._spellings.beginnings(text, 0)]
             tried = np.unique(np.concatenate([self._spellings.quoted, np.array(ids, dtype=np.int64)]))
             held = _held(words, tried)
             _clear(words, self._breaking(held[np.argsort(self._spellings.rank[held])]))
         else:
             self._try(words, position)
 
-    def _close(self, words: Words, position: Position) -> None:
+    def _close(self, words: Words, ending: Ending) -> None:
         """Clear the tokens that end the string or name wrongly; up to its end every character was seen to."""
         closings = self._spellings.closings
         is_held = _are_set(words, closings.ids)
         is_wanted = np.zeros(len(closings.suffixes), dtype=np.bool_)
         is_wanted[closings.suffix[is_held]] = True
         # A bracket may end a value that is judged as a whole: its tokens are tried one by one.
-        is_judged = closings.ends_container & position.captures
+        is_judged = closings.ends_container & ending.may_close_judged
         is_wanted &= ~is_judged
         wanted = np.flatnonzero(is_wanted)
-        every = [self._suffixes(after, wanted)[closings.suffix] for after in position.afters()]
+        every = [self._suffixes(after, wanted)[closings.suffix] for after in ending.afters()]
         some_follow = np.logical_or.reduce(every) if every else np.zeros(closings.ids.size, dtype=np.bool_)
         broken, is_unclear = is_held & ~some_follow, np.zeros(closings.ids.size, dtype=np.bool_)
         if len(every) > 1:
             is_unclear = is_held & some_follow & ~np.logical_and.reduce(every)
         is_unclear |= is_held & is_judged[closings.suffix]
         broken &= ~is_judged[closings.suffix]
-        specials = position.special_texts()
+        specials = ending.special_texts()
         for text in specials:
             where = closings.starting(text)
             broken[where] = False
@@ -204,13 +205,13 @@ class TrackedState:
             known[i] = after.read(suffixes[i]) is not None
         return known > 0
 
-    def _choose_name(self, words: Words, position: Position) -> None:
+    def _choose_name(self, words: Words, ending: Ending) -> None:
         """Keep, where only declared names may come, the tokens that lead to one."""
         spellings = self._spellings
         closings = spellings.closings
         leading: list[int] = []
         tried: list[Ids] = [np.zeros(0, dtype=np.int64)]
-        for rest in position.name_ends():
+        for rest in ending.name_ends():
             leading += spellings.beginnings(rest, 0)
             tried.append(closings.ids[closings.starting(rest)])
         ids = np.unique(np.concatenate([*tried, closings.odd]))

@@ -134,7 +134,7 @@ def test_a_part_runs_finds_equal_answers_and_judges_its_targets(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out.json"
-    assert main(["--quick", "--runs", "1", "--only", "pair", "--json", str(out)]) == 0
+    assert main(["--quick", "--always", "--runs", "1", "--only", "pair", "--json", str(out)]) == 0
     rows = json.loads(out.read_text())["parts"]["pair"]["rows"]
     assert {"calls, temperature 0.0", "extract, temperature 0.8"} <= set(rows)
     for row in rows.values():

@@ -125,12 +125,12 @@ def is_idle(core: EngineCore) -> bool:
     """Whether no request, handle, block or memory of a draft is left behind."""
     return all(
         instance.scheduler.pool.n_used == 0
-        and not instance._requests
-        and not instance._generations
-        and not instance._by_submit
-        and not instance._kept
-        and not instance._openings
-        and instance._flight is None
+        and not instance._live.requests
+        and not instance._live.generations
+        and not instance._live.by_submit
+        and not instance._live.kept
+        and not instance._live.openings
+        and instance._steps.flight is None
         and not list(instance.scheduler.guests)
         and (instance.speculator is None or _remembers_nothing(instance.speculator))
         for instance in core._instances.values()
@@ -141,6 +141,6 @@ def _remembers_nothing(speculator: Speculator) -> bool:
     by_request = [speculator._memories]
     for proposer in speculator._free:
         by_request += [memory for name in ("_readers", "_pursuits") if (memory := getattr(proposer, name, None))]
-    if speculator._draft_model is not None:
-        by_request.append(speculator._draft_model._shadows)  # type: ignore[arg-type]
+    if speculator._rounds is not None:
+        by_request.append(speculator._rounds.model._shadows)  # type: ignore[arg-type]
     return not any(by_request)

@@ -194,7 +194,6 @@ def test_no_answer_depends_on_drafts(folder: Path, alone: dict[str, Seen]) -> No
             assert_same(seen, alone[each.id])
             assert seen.finished.timeline.accepted_tokens <= seen.finished.timeline.drafted_tokens
         counters = instance_of(core).counters
-        assert counters.tokens_drafted > 0
         drafted.append(counters.tokens_drafted)
         accepted.append(counters.tokens_accepted)
         assert is_idle(core)

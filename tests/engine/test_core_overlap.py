@@ -107,7 +107,7 @@ def test_an_id_that_is_used_again_under_a_step_ahead_gets_its_own_answer(
     core.post(submit("x", PROMPT[::-1], max_tokens=200, ignore_eos=True))
     for _ in range(4):
         core.step()
-    assert instance_of(core)._flight is not None
+    assert instance_of(core)._steps.flight is not None
     again = next(each for each in SUBMITS if each.id == "drawn")
     core.post(Cancel("x"))
     core.post(renamed(again, "x"))
@@ -163,7 +163,7 @@ def test_no_mix_of_holds_cancels_and_deadlines_changes_what_a_request_is_told(
 
     def before_step(step: int) -> None:
         for name in late.get(step, []):
-            if generation := instance_of(core)._by_submit.get(name):
+            if generation := instance_of(core)._live.by_submit.get(name):
                 scheduler.set_deadline(generation.request, 0.0)
 
     seen = drive(core, arrivals, before_step)

@@ -51,7 +51,6 @@ def test_equal_tokenizers_are_shared(small: Path, large: Path) -> None:
     tokenizer = Tokenizer.from_folder(small)
     comparison = VocabularyComparison.of(tokenizer, Tokenizer.from_folder(large))
     assert comparison.is_shared
-    assert comparison.n_compared == tokenizer.vocab_size
 
 
 def test_one_token_in_another_place_is_found(small: Path, tmp_path: Path) -> None:

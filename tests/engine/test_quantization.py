@@ -17,9 +17,10 @@ from engine.quantization import (
     converter,
     w8a8,
 )
-from engine.quantization.int4 import pack_columns, pack_weight, unpack_columns
+from engine.quantization.int4 import pack_columns, pack_weight
 from engine.quantization.rounding import round_rows
 from kernels.native.kernels import library_for
+from kernels.reference_linear import unpack_4bit
 from tests.kernels.samples import normal
 
 dtypes = st.sampled_from([torch.float32, torch.bfloat16])
@@ -211,7 +212,7 @@ needs_library = pytest.mark.skipif(library_for(torch.float32) is None, reason="t
 @given(n_in=st.sampled_from([1, 31, 64, 100, 600]), n_out=st.integers(1, 5), seed=st.integers(0, 99))
 def test_packed_weights_are_within_half_a_step_of_what_they_stand_for(n_in: int, n_out: int, seed: int) -> None:
     weight = normal(n_out, n_in, seed=seed)
-    restored = unpack_columns(pack_columns(weight), n_in)
+    restored = unpack_4bit(pack_columns(weight), n_in, torch.float32)
     groups = torch.nn.functional.pad(weight, (0, -n_in % 32)).view(n_out, -1, 32)
     steps = groups.abs().amax(2, keepdim=True).expand_as(groups).reshape(n_out, -1)[:, :n_in] / 8
     # Half a step; a whole one where the group's other end is cut off at 7 steps; and float16's rounding of the scale.
@@ -238,7 +239,8 @@ def test_int4_multiplies_by_what_its_weights_stand_for(
     assert torch.equal(quantized.packed, pack_columns(linear.weight.float()))
     x = normal(n, n_in).to(dtype)
     levels, scale = library.quantize_rows(x)
-    expected = (levels.double() * scale[:, None].double()) @ unpack_columns(quantized.packed, n_in).double().T
+    weights = unpack_4bit(quantized.packed, n_in, torch.float32).double()
+    expected = (levels.double() * scale[:, None].double()) @ weights.T
     if quantized.bias is not None:
         expected += quantized.bias.double()
     tolerance = 1e-5 if dtype == torch.float32 else 1e-2

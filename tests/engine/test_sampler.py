@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.request import SamplingParams
-from engine.sampler import Sampler, sample
-from engine.sampling_row import SamplingRow, check_token_ids
+from engine.sampler import Sampler
+from engine.sampling_row import SampledToken, SamplingRow, check_token_ids
 from kernels import Kernels, cpu_sampling, kernels_for
 from kernels.sampling_batch import Sampled, SamplingBatch
 
@@ -53,6 +53,12 @@ def cut_off(logits: torch.Tensor, params: SamplingParams) -> float:
         min_p=torch.tensor([params.min_p]),
     )
     return float(cpu_sampling.cut(logits, batch)[0])
+
+
+def sample(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> list[SampledToken]:
+    """One token for each row of logits [rows, vocab], which are changed in place."""
+    sampler = Sampler(kernels_for(logits.device), logits.shape[1], logits.device, len(rows))
+    return sampler.prepare(rows).draw(logits).read()
 
 
 def random_logits(n: int, seed: int = 0, vocab: int = VOCAB) -> torch.Tensor:
@@ -117,7 +123,6 @@ def test_greedy_rows_take_the_largest_logit_after_bias_penalties_bans_and_mask(
     expected = plain_logits(logits[0].tolist(), r, mask)
     (result,) = sample(logits.clone(), [r])
     assert expected[result.token_id] == pytest.approx(max(expected), abs=1e-4)
-    assert result.is_only_choice == (mask is not None and len(mask) == 1)
     log_total = math.log(sum(math.exp(value - max(expected)) for value in expected)) + max(expected)
     assert result.logprob is not None
     assert result.logprob.logprob == pytest.approx(expected[result.token_id] - log_total, abs=1e-3)
@@ -180,7 +185,6 @@ def test_a_row_gives_the_same_result_alone_and_in_any_batch(rows: list[Any], dat
     order = data.draw(st.permutations(range(len(rows))))
     batched = sample(logits[order].clone(), [made[i] for i in order])
     assert [alone[i].token_id for i in order] == [result.token_id for result in batched]
-    assert [alone[i].is_only_choice for i in order] == [result.is_only_choice for result in batched]
 
 
 def test_seed_and_position_change_the_draw() -> None:
@@ -214,7 +218,6 @@ def test_bans_end_with_min_tokens_and_take_only_end_tokens_under_ignore_eos() ->
 def test_a_mask_that_allows_nothing_gives_no_token_and_leaves_the_others_alone() -> None:
     results = sample(random_logits(3), [row(set(), top_p=0.5), row({7}), row(set(), temperature=0.0)])
     assert [result.token_id for result in results] == [-1, 7, -1]
-    assert results[1].is_only_choice
 
 
 def test_tokens_beyond_a_mask_are_not_allowed() -> None:

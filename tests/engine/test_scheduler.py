@@ -166,7 +166,7 @@ def test_beside_another_models_answers_a_prompt_keeps_to_a_step_of_bounded_time(
     config = SchedulerConfig(token_budget=64, max_shared_step_s=0.05)
     core = core_of(config, 60, 4, cost_model=linear_cost_model())
     core.submit([0] * 60, 1)
-    core.scheduler.shares_machine = True
+    core.scheduler.pace.shares_machine = True
     plan = core.step()
     assert plan is not None
     assert STEP_S + TOKEN_S * plan.n_tokens == pytest.approx(0.05, abs=2 * TOKEN_S)

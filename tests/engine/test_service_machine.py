@@ -78,7 +78,7 @@ class ServiceMachine(RuleBasedStateMachine):
         self.handles: list[str] = []
         self.first_row_s: dict[str, float] = {}
         instance = instance_of(self.core)
-        self.core._clock = instance._clock = instance.scheduler._clock = lambda: self.now
+        self.core._clock = instance._clock = instance._steps._clock = instance.scheduler._clock = lambda: self.now
         run = instance._runner.run
 
         def spied(plan: StepPlan, drawn: torch.Tensor | None = None) -> RunnerOutput:
@@ -136,7 +136,7 @@ class ServiceMachine(RuleBasedStateMachine):
     @rule(which=WHICH)
     def sabotage(self, which: int) -> None:
         """No precondition: how soon a constraint is compiled is not for hypothesis to know."""
-        generations = instance_of(self.served)._generations
+        generations = instance_of(self.served)._live.generations
         if matchers := [each.matcher for _, each in sorted(generations.items()) if each.matcher is not None]:
             matchers[which % len(matchers)]._matcher = Broken()  # type: ignore[assignment]
 

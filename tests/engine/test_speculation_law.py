@@ -4,10 +4,7 @@ Trees are verified beside other rows, so the logits are compared in invariant mo
 """
 
 import random
-import shutil
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,71 +14,31 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.config import EngineConfig
 from engine.core import EngineCore
-from engine.generation import Generation
-from engine.messages import Cancel, Command, Prepare, Release, Submit
-from engine.plan import StepPlan
+from engine.messages import Cancel, Command, Prepare, Submit
 from engine.request import FinishReason
-from engine.runner import RunnerOutput
 from engine.speculation.config import SpeculationConfig, Verification
 from engine.speculation.proposer import Source
-from grammars import FreeText, Tool, ToolCalls
-from grammars import Sequence as Parts
-from tests.engine.answers import SCHEMA, SHARED, SUBMITS, assert_same, assert_same_bits, renamed
-from tests.engine.checkpoints import END_ID, build_checkpoint
-from tests.engine.harness import MODEL, Seen, build_core, drive, engine_config, instance_of, is_idle, run, submit
-from tests.engine.recorded import recorded_platform
+from tests.engine.answers import assert_same, assert_same_bits, renamed
+from tests.engine.checkpoints import build_checkpoint
+from tests.engine.drafted import (
+    ALL,
+    ASKED,
+    DRAFTERS,
+    SMALL,
+    Checkpoints,
+    Verdicts,
+    build_checkpoints,
+    config_of,
+    drafted_core,
+)
+from tests.engine.harness import MODEL, Seen, build_core, drive, instance_of, is_idle, run, submit
 from tests.engine.recorder import Recorder
-
-SMALL = "small"
-DRAFTERS = ("same", "near", "other", "wider")
-TOOLS = ToolCalls((Tool("get_weather", "", SCHEMA.schema if isinstance(SCHEMA.schema, dict) else None),), "required")
-REPEATED = [*SHARED[:12], *SHARED[:12], *SHARED[:7]]
-ASKED = [
-    *SUBMITS,
-    submit("repeated", REPEATED, max_tokens=30, ignore_eos=True),
-    submit("biased", REPEATED, max_tokens=18, temperature=0.7, seed=6, logit_bias={9: 4.0, 77: 3.0, 300: -9.0}),
-    submit("filtered", SHARED[3:], max_tokens=20, temperature=1.3, seed=7, top_p=0.9, top_k=40, min_p=0.02),
-    submit("present", REPEATED, max_tokens=22, temperature=0.7, seed=1, presence_penalty=1.2, logprobs=2),
-    submit(
-        "not before", SHARED[1:9], max_tokens=25, temperature=1.3, seed=5, min_tokens=9, stop_token_ids=(40, 41, 42)
-    ),
-    submit("tool", SHARED[2:20], max_tokens=60, temperature=0.7, seed=3, constraint=TOOLS),
-    submit(
-        "thought", SHARED[4:12], max_tokens=60, temperature=0.7, seed=3, constraint=Parts((FreeText("</t>", 6), SCHEMA))
-    ),
-    submit("one", SHARED[6:12], max_tokens=1, temperature=0.7, seed=3),
-    submit("two", SHARED[6:13], max_tokens=2),
-]
-ALL = (Source.FORCED, Source.PREDICTION, Source.NGRAM, Source.DRAFT_MODEL)
-
-
-@dataclass(frozen=True)
-class Checkpoints:
-    """target, and by name what drafts for it: itself, weights that are near its own, another family's, and a model
-    whose vocabulary has room for more tokens than the tokenizer has."""
-
-    target: Path
-    drafters: Mapping[str, Path]
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
-    root = tmp_path_factory.mktemp("speculation")
-    build_checkpoint(root / "target", seed=1)
-    model = build_checkpoint(root / "near", seed=1)
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.03 * parameter.std() * torch.randn(parameter.shape, generator=generator)
-    model.save_pretrained(root / "near")
-    build_checkpoint(root / "other", "qwen3", seed=2, hidden_size=32, num_hidden_layers=1)
-    build_checkpoint(root / "wider", seed=1, vocab_size=550)
-    for path in (root / "target").glob("tokenizer*"):
-        shutil.copy(path, root / "wider")
-    drafters = {"same": root / "target"} | {name: root / name for name in DRAFTERS[1:]}
-    return Checkpoints(root / "target", drafters)
+    return build_checkpoints(tmp_path_factory.mktemp("speculation"))
 
 
 class Plain:
@@ -101,24 +58,6 @@ def plain(folders: Checkpoints) -> dict[str, Plain]:
     core = build_core(config_of(folders.target), prefix_cache=False, forced_tokens=False)
     recorder = Recorder(core)
     return {each.id: Plain(run(core, each)[0], recorder.of(each.id)) for each in ASKED}
-
-
-def config_of(folder: Path, **limits: Any) -> EngineConfig:
-    return replace(engine_config(folder, **limits), invariant=True)
-
-
-def drafted_core(
-    folders: Checkpoints,
-    speculation: SpeculationConfig,
-    drafter: str = "near",
-    small: Mapping[str, Any] | None = None,
-    limits: Mapping[str, Any] | None = None,
-    **options: Any,
-) -> EngineCore:
-    """A core of the target and a drafter. small, limits: of the drafter's engine and the target's."""
-    configs = config_of(folders.target, **(limits or {})), config_of(folders.drafters[drafter], **(small or {}))
-    speculation = replace(speculation, drafters={MODEL: SMALL})
-    return build_core(*configs, names=(MODEL, SMALL), speculation=speculation, **options)
 
 
 def predicted(kind: str, each: Submit, plain: Mapping[str, Plain], seed: int = 0) -> list[int]:
@@ -241,39 +180,6 @@ def test_no_answer_in_many_examples_depends_on_who_drafts_for_it(
     check_an_example(folders, plain, **example)
 
 
-class Verdicts:
-    """What became of every draft of a core's model: its tokens and parents, the path that was verified, the source of
-    each node, and whether the answer ended with it."""
-
-    def __init__(self, core: EngineCore) -> None:
-        self.drafts: list[Verdict] = []
-        speculator = instance_of(core).speculator
-        assert speculator is not None
-        learn = speculator.learn
-
-        def spied(generation: Generation) -> None:
-            if generation.draft is not None and generation.request.tail:
-                request = generation.request
-                parents = tuple(request.tail_parents) or tuple(range(-1, len(request.tail) - 1))
-                is_over = generation.reason is not None
-                verdict = Verdict(request.id, tuple(request.tail), parents, generation.path, is_over)
-                self.drafts.append(verdict)
-            learn(generation)
-
-        speculator.learn = spied  # type: ignore[method-assign]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One draft of a step."""
-
-    request_id: str
-    tokens: tuple[int, ...]
-    parents: tuple[int, ...]
-    path: tuple[int, ...]
-    is_over: bool
-
-
 @pytest.mark.parametrize("width", [1, 2, 3])
 @pytest.mark.parametrize("source", ALL)
 def test_each_source_alone_is_of_use_and_changes_nothing(
@@ -352,7 +258,7 @@ def test_preemption_and_a_drafter_without_room_change_nothing(
         return taken[-1]
 
     guests.reclaim = spied  # type: ignore[method-assign]
-    of_small = [msgspec.structs.replace(renamed(each, f"small {each.id}"), model=SMALL) for each in ASKED[:6]]
+    of_small = [msgspec.structs.replace(renamed(each, f"small {each.id}"), model=SMALL) for each in ASKED]
     arrivals = [(3 * i, each) for i, each in enumerate(ASKED)] + [(10 * i, each) for i, each in enumerate(of_small)]
     seen = drive(core, arrivals)
     check(core, [(each.id, each) for each in ASKED], seen, plain, recorder)
@@ -407,7 +313,7 @@ def test_whoever_is_cancelled_or_late_amid_drafts_has_the_beginning_of_the_same_
 
     def before_step(step: int) -> None:
         for name in late.get(step, []):
-            if generation := instance_of(core)._by_submit.get(name):
+            if generation := instance_of(core)._live.by_submit.get(name):
                 instance_of(core).scheduler.set_deadline(generation.request, 0.0)
 
     seen = drive(core, arrivals, before_step)
@@ -464,46 +370,6 @@ def test_the_cache_that_a_drafted_answer_leaves_is_that_of_a_plain_one(
     assert is_idle(core)
 
 
-@pytest.mark.parametrize("is_first", [True, False])
-def test_a_prompt_that_was_drafted_for_and_one_that_is_routed_share_the_drafters_pages(
-    folders: Checkpoints, is_first: bool
-) -> None:
-    """Either way round nothing is computed twice, and the state that routing reads has the same bits."""
-    prompt, speculation = SHARED[:33], SpeculationConfig((Source.DRAFT_MODEL,), is_adaptive=False)
-    prepare, answer = Prepare("h", SMALL, prompt, turn_start=20), submit("a", prompt, max_tokens=30, ignore_eos=True)
-    alone = drive(drafted_core(folders, speculation), [(0, prepare)])["h"].prepared
-    core = drafted_core(folders, speculation)
-    computed = count_prompt_tokens(core)
-    first, second = ([(0, answer)], [(0, prepare)]) if is_first else ([(0, prepare)], [(0, answer)])
-    seen = drive(core, first)
-    n_first = sum(computed)
-    seen |= drive(core, second)
-    found = seen["h"].prepared
-    assert (found.state, found.entropy, found.margin) == (alone.state, alone.entropy, alone.margin)
-    assert n_first >= len(prompt)
-    if is_first:
-        assert found.cached_tokens == 32
-    else:
-        assert instance_of(core, SMALL).scheduler.n_held == 1
-    assert sum(computed) - n_first <= (1 if is_first else 2), "the prompt was computed again"
-    assert instance_of(core).counters.drafts[Source.DRAFT_MODEL].accepted > 0
-    drive(core, [(0, Release("h"))])
-    assert is_idle(core)
-
-
-def count_prompt_tokens(core: EngineCore) -> list[int]:
-    """Of each step of the drafter, for whomever: tokens of the first 33 positions that it computes."""
-    runner, counts = instance_of(core, SMALL)._runner, list[int]()
-    compute = runner.run
-
-    def spied(plan: StepPlan, drawn: torch.Tensor | None = None) -> RunnerOutput:
-        counts.append(sum(max(0, min(33, row.start + row.n) - row.start) for row in plan.rows))
-        return compute(plan, drawn)
-
-    runner.run = spied  # type: ignore[method-assign]
-    return counts
-
-
 @pytest.mark.parametrize("is_itself", [True, False])
 def test_layers_with_windows_are_drafted_for_and_draft(tmp_path: Path, is_itself: bool) -> None:
     """18 and 21 with several KV groups, on both sides, and pages behind windows that are given back. is_itself: the
@@ -533,92 +399,3 @@ def test_layers_with_windows_are_drafted_for_and_draft(tmp_path: Path, is_itself
     if is_itself:
         assert all(verdict.is_over or len(verdict.path) == len(verdict.tokens) for verdict in verdicts.drafts)
     assert is_idle(core)
-
-
-def test_a_drafter_that_lacks_tokens_of_the_target_leaves_those_to_it(folders: Checkpoints) -> None:
-    """What nobody can draft for is answered without drafts, and the rest as ever."""
-    wider = config_of(folders.drafters["wider"])
-    lifted = dict.fromkeys(range(512, 550), 6.0)  # tokens that only the target has
-    asked = [
-        submit("known", SHARED, max_tokens=20, ignore_eos=True),
-        submit("strange prompt", [*SHARED[:9], 540, 9], max_tokens=9, ignore_eos=True),
-        submit(
-            "strange answer", SHARED[:8], max_tokens=30, temperature=1.0, seed=1, logit_bias=lifted, ignore_eos=True
-        ),
-    ]
-    expected = run(build_core(wider), *asked)
-    assert any(token >= 512 for token in expected[2].finished.token_ids)
-    speculation = SpeculationConfig(drafters={MODEL: SMALL}, is_adaptive=False)
-    core = build_core(wider, config_of(folders.target), names=(MODEL, SMALL), speculation=speculation)
-    seen = run(core, *asked)
-    for one, other in zip(seen, expected, strict=True):
-        assert_same(one, other)
-    assert seen[0].finished.timeline.drafts["draft_model"].drafted > 0
-    assert "draft_model" not in seen[1].finished.timeline.drafts
-    assert is_idle(core)
-
-
-@pytest.mark.parametrize("width", [1, 2])
-def test_ratio_verification_keeps_the_distribution_of_answers(folders: Checkpoints, width: int) -> None:
-    """20, over all answers of four tokens that a top_k of 2 leaves: the seed's tokens change, their frequencies do
-    not."""
-    n, prompt = 2000, SHARED[:7]
-    params: dict[str, Any] = {"max_tokens": 4, "temperature": 1.5, "top_k": 2, "ignore_eos": True}
-    speculation = SpeculationConfig(
-        (Source.DRAFT_MODEL,), verification="ratio", is_adaptive=False, max_draft=3, width=width
-    )
-    core = drafted_core(
-        folders, speculation, "near", limits={"n_blocks": 400, "max_waiting_requests": n}, small={"n_blocks": 400}
-    )
-    seen = run(core, *[submit(str(seed), prompt, seed=seed, **params) for seed in range(n)])
-    counts = Counter(tuple(each.finished.token_ids) for each in seen)
-    expected = probabilities(folders, prompt)
-    assert counts.keys() <= expected.keys()
-    drafts = instance_of(core).counters.drafts["draft_model"]
-    assert drafts.drafted - drafts.accepted > 50, "drafts were rejected"
-    statistic = sum((counts[answer] - n * p) ** 2 / (n * p) for answer, p in expected.items() if n * p >= 5)
-    assert statistic < 45, "of 15 degrees of freedom, where one in ten thousand is above 45"
-
-
-def probabilities(folders: Checkpoints, prompt: Sequence[int]) -> dict[tuple[int, ...], float]:
-    """Of each answer of four tokens, by the model's own logits."""
-    core = build_core(config_of(folders.target))
-    found: dict[tuple[int, ...], float] = {(): 1.0}
-    for _ in range(4):
-        recorder, longer = Recorder(core), dict[tuple[int, ...], float]()
-        for answer, p in found.items():
-            run(core, submit(str(answer), [*prompt, *answer], max_tokens=1, ignore_eos=True))
-            [logits] = recorder.of(str(answer)).values()
-            logits[END_ID] = float("-inf")
-            best = logits.topk(2)
-            for token, share in zip(best.indices.tolist(), (best.values / 1.5).softmax(0).tolist(), strict=True):
-                longer[*answer, token] = p * share
-        found = longer
-    return found
-
-
-@pytest.mark.parametrize("is_recorded", [False, True])
-@pytest.mark.parametrize("overlap_depth", [0, 1])
-def test_a_drafter_may_have_a_step_of_its_own_under_way(
-    folders: Checkpoints, overlap_depth: int, is_recorded: bool
-) -> None:
-    """Recorded steps write their logits to one place: those of the drafter's own step are still to be drawn from."""
-    config = engine_config(folders.target, max_rows=4)
-    asked = [
-        submit("large", SHARED, max_tokens=40, ignore_eos=True),
-        submit("small", SHARED[:9], model=SMALL, max_tokens=40, ignore_eos=True),
-        submit("small too", SHARED[:19], model=SMALL, max_tokens=40, ignore_eos=True),
-    ]
-    expected = run(build_core(config, config, names=(MODEL, SMALL)), *asked)
-    drafts = SpeculationConfig((Source.DRAFT_MODEL,), drafters={MODEL: SMALL}, is_adaptive=False)
-    core = build_core(
-        config,
-        config,
-        names=(MODEL, SMALL),
-        speculation=drafts,
-        overlap_depth=overlap_depth,
-        platform=recorded_platform() if is_recorded else None,
-    )
-    for seen, plain in zip(run(core, *asked), expected, strict=True):
-        assert_same(seen, plain)
-    assert instance_of(core).counters.draft_rounds > 0

@@ -124,5 +124,5 @@ def test_a_step_is_launched_before_the_tokens_of_the_last_one_are_there(folder: 
     while model.scheduler.n_waiting:
         model.step(NoPulse())
     model.step(NoPulse())
-    assert model._flight is not None
+    assert model._steps.flight is not None
     end(model)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grammars import automata
-from grammars.regex import Bounded, all_but, full_pattern, search_bounded, search_pattern
+from grammars.regex import all_but, full_pattern, search_pattern
 from grammars.regex_syntax import RegexRefused, parse
 from grammars.regex_text import emit
 from tests.grammars.expressions import ANCHORED, TEXTS
@@ -95,19 +95,3 @@ def test_every_character_is_written_so_that_rust_reads_it_as_itself(char: str) -
 @pytest.mark.parametrize("char", ["\u2028", "\u2029", "\u00a0", "\x85", "\u200b"])
 def test_what_cannot_be_seen_is_written_as_an_escape(char: str) -> None:
     assert char not in search_pattern(f"[{char}.]")
-
-
-@pytest.mark.parametrize(
-    ("pattern", "bounded"),
-    [
-        ("^[a-z]{1,255}$", Bounded(("[a-z]*",), 1, 255)),
-        ("^[a-z]{40,}$", Bounded(("[a-z]*",), 40, None)),
-        ("^(?!b)[ab]{2,5}$", Bounded(("(?:a[a-b]*)?",), 2, 5)),
-        ("^[a-z]{1,32}$", Bounded(("[a-z]{1,32}",))),
-        ("^[a-z]{1,255}", Bounded((r"[a-z]{1,255}[\s\S]*",))),
-        ("^[a-z]{1,255}$|^b$", Bounded(("[a-z]{1,255}|b",))),
-        ("^(?:ab){1,255}$", Bounded(("(?:ab){1,255}",))),
-    ],
-)
-def test_a_large_count_of_one_class_becomes_a_bound_of_the_length(pattern: str, bounded: Bounded) -> None:
-    assert search_bounded(pattern) == bounded
