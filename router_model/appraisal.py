@@ -1,14 +1,17 @@
 """What is expected of one request: gain, costs, and the rank that is compared with the threshold."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from router_model.artefact import RouterArtefact
 from router_model.cheap import NAMES
 from router_model.circumstances import Circumstances
-from router_model.costs import TYPICAL_TOKENS, CostScale, Prices, RowCosts, request_costs
+from router_model.costs import TYPICAL_TOKENS, Prices, RowCosts, request_costs
+from router_model.evidence import PricedRows
 from router_model.features import Features
+from router_model.front import SCORES
+from router_model.model import Prediction
 from router_model.options import Action
 from router_model.score import EDGE
 
@@ -21,7 +24,8 @@ class Appraisal:
 
     rank_low, rank_high: bounds of the rank, equal once the small model's prefill was read. score: expected gain of the
     large model, of the lower one. p_small, p_large, ood: None before the prefill. *_tokens: expected output, None is
-    unknown. costs: arrays of length 1, None without prices.
+    unknown. costs: arrays of length 1, None without prices. cost_usd: by model, with the router's prefill where the
+    large one answers.
     """
 
     score: float
@@ -33,21 +37,18 @@ class Appraisal:
     small_tokens: float | None = None
     large_tokens: float | None = None
     costs: RowCosts | None = None
+    cost_usd: dict[Action, float] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        """Add the costs up, which are asked for several times."""
+        if self.costs is not None:
+            small, large = float(self.costs.small[0]), float(self.costs.large[0] + self.costs.route[0])
+            object.__setattr__(self, "cost_usd", {Action.SMALL: small, Action.LARGE: large})
 
     @property
     def is_far(self) -> bool:
         """Whether it is known to be out of domain."""
         return self.ood is not None and self.ood > EDGE
-
-    @property
-    def cost_usd(self) -> dict[Action, float] | None:
-        """Expected cost by model, with the router's prefill where the large one answers."""
-        if self.costs is None:
-            return None
-        return {
-            Action.SMALL: float(self.costs.small[0]),
-            Action.LARGE: float(self.costs.large[0] + self.costs.route[0]),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,35 +57,45 @@ class Appraiser:
 
     artefact: RouterArtefact
     prices: Prices | None
+    _priced: PricedRows | None = field(init=False, repr=False, compare=False)
+    _usual_tokens: tuple[float, float] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Look up once what the evidence says at these prices."""
+        evidence = self.artefact.evidence
+        small, large = evidence.mean_tokens
+        usual = TYPICAL_TOKENS[1] if small is None else small, TYPICAL_TOKENS[2] if large is None else large
+        object.__setattr__(self, "_priced", None if self.prices is None else evidence.priced(self.prices))
+        object.__setattr__(self, "_usual_tokens", usual)
 
     def appraise(self, features: Features, route: str, circumstances: Circumstances) -> Appraisal:
         """From everything. ValueError: features of another kind than the artefact's."""
-        seen = self.artefact.predict([features], [route])
-        small, large = seen.small_tokens, seen.large_tokens
-        small_tokens = None if small is None else _capped(float(small[0]), features)
-        large_tokens = None if large is None else _capped(float(large[0]), features)
+        seen = self._seen(features, route)
+        allowed = float(np.expm1(features.cheap[_MAX_TOKENS]))
+        small_tokens, large_tokens = _capped(seen.small_tokens, allowed), _capped(seen.large_tokens, allowed)
         costs = self.costs(small_tokens, large_tokens, circumstances)
-        score = float(seen.score[0])
-        rank = self.rank(score, None if costs is None else float(costs.extra[0]))
+        rank = self.rank(seen.score, None if costs is None else float(costs.extra[0]))
         return Appraisal(
-            score=score,
+            score=seen.score,
             rank_low=rank,
             rank_high=rank,
-            p_small=float(seen.p_small[0]),
-            p_large=float(seen.p_large[0]),
-            ood=float(seen.ood[0]),
+            p_small=seen.p_small,
+            p_large=seen.p_large,
+            ood=seen.ood,
             small_tokens=small_tokens,
             large_tokens=large_tokens,
             costs=costs,
         )
 
-    def appraise_early(self, features: Features, circumstances: Circumstances) -> Appraisal:
-        """From what needs no prefill: bounds, as wide as can be without a front model."""
-        low, high = (-1.0, 1.0) if self.artefact.front is None else self.artefact.front.bounds(features)
+    def appraise_early(self, features: Features | None, circumstances: Circumstances) -> Appraisal:
+        """From what needs no prefill: bounds, as wide as can be without a front model. features: None were read."""
+        front = self.artefact.front
+        low, high = SCORES if front is None or features is None else front.bounds(features)
         rank_low, rank_high = low, high
-        if self._scale is not None and self.prices is not None and circumstances.has_prices:
+        priced = self._priced
+        if priced is not None and priced.scale is not None and circumstances.has_prices:
             prompt = circumstances.large.prompt_usd + circumstances.route_usd - circumstances.small.prompt_usd
-            least, most = self.artefact.evidence.priced(self.prices).answer_extra
+            least, most = priced.answer_extra
             if (allowed := circumstances.max_tokens) is not None:
                 # Where both answers are cut off, they differ by no more than that many tokens.
                 on_small, on_large = (one.output_usd_per_token for one in (circumstances.small, circumstances.large))
@@ -104,23 +115,24 @@ class Appraiser:
         """Expected costs, None without prices. Without expected tokens the evidence's mean is taken."""
         if not circumstances.has_prices:
             return None
-        small_mean, large_mean = self.artefact.evidence.mean_tokens
-        small = next(n for n in (small_tokens, small_mean, TYPICAL_TOKENS[1]) if n is not None)
-        large = next(n for n in (large_tokens, large_mean, TYPICAL_TOKENS[2]) if n is not None)
-        return request_costs(circumstances, small, large)
+        usual_small, usual_large = self._usual_tokens
+        return request_costs(
+            circumstances,
+            usual_small if small_tokens is None else small_tokens,
+            usual_large if large_tokens is None else large_tokens,
+        )
 
     def rank(self, gain: float, extra_usd: float | None) -> float:
         """The rank of a gain for which that much more is paid; the gain itself where costs say nothing."""
-        if self._scale is None or extra_usd is None:
-            return gain
-        return float(self._scale.rank(np.array(gain), np.array(extra_usd)))
+        scale = None if self._priced is None else self._priced.scale
+        return gain if scale is None or extra_usd is None else scale.rank_one(gain, extra_usd)
 
-    @property
-    def _scale(self) -> CostScale | None:
-        return None if self.prices is None else self.artefact.evidence.priced(self.prices).scale
+    def _seen(self, features: Features, route: str) -> Prediction:
+        """What `RouterArtefact.predict` gives for this request."""
+        seen, again = self.artefact.model.predict_one(features, route), self.artefact.recalibration
+        return seen if again is None else again.apply_one(seen, route)
 
 
-def _capped(tokens: float, features: Features) -> float:
-    """Expected tokens, no more than the request allows."""
-    allowed = float(np.expm1(features.cheap[_MAX_TOKENS]))
-    return min(tokens, allowed) if allowed >= 1 else tokens
+def _capped(tokens: float | None, allowed: float) -> float | None:
+    """Expected tokens, no more than the request allows; below 1 nothing is known of that."""
+    return tokens if tokens is None or allowed < 1 else min(tokens, allowed)

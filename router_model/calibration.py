@@ -1,12 +1,14 @@
 """Calibration maps: from a head's logit to a probability that means what it says."""
 
 import enum
+import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from router_model.logistic import Floats, sigmoid
+from router_model.logistic import Floats, sigmoid, sigmoid_one
 
 ISOTONIC_LABELS = 1_000
 """Above this many labels isotonic regression is used, else Platt's two parameters."""
@@ -42,12 +44,30 @@ class CalibrationMap:
     method: Method
     x: Floats
     y: Floats
+    _x: list[float] = field(init=False, repr=False)
+    _y: list[float] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Keep the knots as plain floats, too, for `apply_one`."""
+        object.__setattr__(self, "_x", self.x.tolist())
+        object.__setattr__(self, "_y", self.y.tolist())
 
     def apply(self, logits: Floats) -> Floats:
         """Logits to probabilities, of any shape."""
         if self.method is Method.PLATT:
             return sigmoid(self.y[0] + self.y[1] * logits)
         return np.interp(logits, self.x, self.y)
+
+    def apply_one(self, logit: float) -> float:
+        """`apply` to one finite logit."""
+        x, y = self._x, self._y
+        if self.method is Method.PLATT:
+            return sigmoid_one(y[0] + y[1] * logit)
+        above = bisect_right(x, logit)
+        if above in (0, len(x)):
+            return y[0] if above == 0 else y[-1]
+        slope = (y[above] - y[above - 1]) / (x[above] - x[above - 1])
+        return slope * (logit - x[above - 1]) + y[above - 1]
 
 
 IDENTITY = CalibrationMap(Method.PLATT, np.zeros(0), np.array([0.0, 1.0]))
@@ -81,6 +101,14 @@ class RouteMaps:
             own, weight = self.by_route[route]
             p[rows] = sigmoid(weight * logit(own.apply(logits[rows])) + (1 - weight) * logit(p[rows]))
         return p
+
+    def apply_one(self, logit: float, route: str = "") -> float:
+        """`apply` to one finite logit; route "" is none."""
+        p = self.everyone.apply_one(logit)
+        if route not in self.by_route:
+            return p
+        own, weight = self.by_route[route]
+        return sigmoid_one(weight * logit_one(own.apply_one(logit)) + (1 - weight) * logit_one(p))
 
 
 def fit_route_maps(
@@ -232,3 +260,9 @@ def logit(p: Floats) -> Floats:
     held = np.clip(p, 1e-6, 1 - 1e-6)
     result: Floats = np.log(held / (1 - held))
     return result
+
+
+def logit_one(p: float) -> float:
+    """`logit` of one probability."""
+    held = min(max(p, 1e-6), 1 - 1e-6)
+    return math.log(held / (1 - held))

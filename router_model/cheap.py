@@ -1,17 +1,28 @@
-"""Some eighty cheap features of a request: what its text looks like, how it asks, and its counts. Some 0.1 ms.
+"""Some eighty cheap features of a request: what its text looks like, how it asks, and its counts. Some 50 µs.
 
 Those of the question's form (stem, options, kinds of words) know no subject, so they serve on questions of subjects
 that training never saw.
 """
 
+import math
 import re
-from collections import Counter
 from collections.abc import Iterable
+from math import log1p
+from string import ascii_uppercase, digits
 
 import numpy as np
 from numpy.typing import NDArray
 
 from router_model.facts import RequestFacts
+from router_model.marks import (
+    LOGIC_MARKS,
+    blanks,
+    code_marks,
+    count_characters,
+    count_words,
+    maths_marks,
+    references_to_options,
+)
 from router_model.question import Question
 
 WORD_KINDS: dict[str, frozenset[str]] = {
@@ -125,16 +136,12 @@ _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _DECIMAL = re.compile(r"\d+(?:\.\d+)?")
 _SENTENCE_END = re.compile(r"[.!?](?:\s|$)")
 _SENTENCES = re.compile(r"[.!?]\s+")
-_CODE = re.compile(r"[{};]|\(\)|=>|->|::|`|\b(?:def|return|class|import|function|SELECT|assert)\b|</?\w+>")
-_MATHS = re.compile(r"[=+*^√∑∫≤≥±×÷<>]|\\[a-z]+|\b(?:sqrt|log|sin|cos|mod|integral|equation|percent)\b|\$")
-_LOGIC = re.compile(r"[→∀∃¬∨∧⊃≡~•]")
 _FRACTION = re.compile(r"\d/\d")
 _YEAR = re.compile(r"(?:1[5-9]|20)\d\d")
 _NAME = re.compile(r"[a-z,;] [A-Z][a-z]")
-_BLANK = re.compile(r"_{2,}|…|\.\.\.")
 _LOUD = frozenset(("NOT", "EXCEPT", "LEAST", "FALSE", "INCORRECT"))
 _ROMAN = frozenset(("II", "III", "IV", "VI"))
-_ALL_OF = re.compile(r"\b(?:[Aa]ll|[Nn]one|[Bb]oth|[Nn]either|[Ee]ither) (?:of the\b|of these\b|[A-D]\b|are\b)")
+_UPPER, _DIGITS = ascii_uppercase.encode(), digits.encode()
 
 
 def cheap_features(text: str, facts: RequestFacts, question: Question | None = None) -> NDArray[np.float32]:
@@ -147,49 +154,57 @@ def cheap_features(text: str, facts: RequestFacts, question: Question | None = N
     words = [word.lower() for word in written]
     n_words = max(len(words), 1)
     letters = sum(map(len, words))
-    kinds = Counter(map(_KIND_OF.get, words))
+    different = set(words)
+    kinds = [0] * len(WORD_KINDS)
+    for word in words:
+        if (kind := _KIND_OF.get(word)) is not None:
+            kinds[kind] += 1
+    n_digits = count_characters(part, str.isdigit, _DIGITS)
     values = [
-        np.log1p(len(text)),
-        np.log1p(len(words) * len(text) / n),
+        log1p(len(text)),
+        log1p(len(words) * len(text) / n),
         letters / n_words,
-        len(set(words)) / n_words,
-        sum(len(word) > 8 for word in words) / n_words,
-        sum(word.endswith(_ABSTRACT) for word in words) / n_words,
-        sum(word.endswith(_TECHNICAL) for word in words) / n_words,
-        sum(map(str.isdigit, part)) / n,
-        sum(map(str.isupper, part)) / n,
+        len(different) / n_words,
+        sum([len(word) > 8 for word in words]) / n_words,
+        sum([word.endswith(_ABSTRACT) for word in words]) / n_words,
+        sum([word.endswith(_TECHNICAL) for word in words]) / n_words,
+        n_digits / n,
+        count_characters(part, str.isupper, _UPPER) / n,
         (n - letters - part.count(" ")) / n,
         1 - len(part.encode("ascii", "ignore")) / n if part else 0.0,
-        _log_count(_NUMBER, part),
-        np.log1p(part.count("\n")),
+        _log_count(_NUMBER, part) if n_digits else 0.0,
+        log1p(part.count("\n")),
         _log_count(_SENTENCE_END, part),
-        np.log1p(part.count("?")),
+        log1p(part.count("?")),
         part.rstrip().endswith("?"),
-        np.log1p(part.count(",")),
-        np.log1p(part.count('"') + part.count("“") + part.count("‘")),
-        np.log1p(part.count("(")),
-        *(_log_count(p, part) for p in (_CODE, _MATHS, _LOGIC)),
-        np.log1p(part.count("%") + sum(word.startswith("percent") for word in written)),
-        _log_count(_FRACTION, part),
-        np.log1p(sum(len(word) == 4 and _YEAR.fullmatch(word) is not None for word in written)),
-        *(_log_count(p, part) for p in (_NAME, _BLANK)),
-        np.log1p(sum(word in _LOUD for word in written)),
-        np.log1p(sum(word in _ROMAN for word in written)),
-        _log_count(_ALL_OF, part),
-        *(np.log1p(kinds[kind]) for kind in range(len(WORD_KINDS))),
-        *_stem_values(question.stem),
+        log1p(part.count(",")),
+        log1p(part.count('"') + part.count("“") + part.count("‘")),
+        log1p(part.count("(")),
+        log1p(code_marks(part, written)),
+        log1p(maths_marks(part, written)),
+        log1p(sum(map(part.count, LOGIC_MARKS))),
+        log1p(part.count("%") + (sum([word.startswith("percent") for word in written]) if "percent" in part else 0)),
+        _log_count(_FRACTION, part) if "/" in part else 0.0,
+        log1p(sum([len(word) == 4 and _YEAR.fullmatch(word) is not None for word in written])),
+        _log_count(_NAME, part),
+        log1p(blanks(part)),
+        log1p(count_words(written, _LOUD)),
+        log1p(count_words(written, _ROMAN)),
+        log1p(references_to_options(part, different)),
+        *map(log1p, kinds),
+        *_stem_values(question.stem, len(words) if question.stem == part else len(_WORD.findall(question.stem))),
         *_option_values(question),
-        np.log1p(facts.prompt_tokens),
-        np.log1p(facts.turns),
-        np.log1p(facts.n_tools),
-        np.log1p(facts.n_parameters),
-        np.log1p(facts.n_required),
+        log1p(facts.prompt_tokens),
+        log1p(facts.turns),
+        log1p(facts.n_tools),
+        log1p(facts.n_parameters),
+        log1p(facts.n_required),
         facts.schema_depth,
-        np.log1p(facts.schema_properties),
-        np.log1p(facts.schema_enums),
+        log1p(facts.schema_properties),
+        log1p(facts.schema_enums),
         facts.has_response_format,
         facts.tool_required,
-        np.log1p(facts.max_tokens),
+        log1p(facts.max_tokens),
     ]
     return np.array(values, np.float32)
 
@@ -199,22 +214,22 @@ def clipped(text: str) -> str:
     return text if len(text) <= MAX_CHARS else f"{text[: MAX_CHARS // 2]} {text[-MAX_CHARS // 2 :]}"
 
 
-def _stem_values(stem: str) -> tuple[float, ...]:
-    words = len(_WORD.findall(stem))
+def _stem_values(stem: str, words: int) -> tuple[float, ...]:
+    """words: how many the stem has."""
     sentences = [one for one in _SENTENCES.split(stem) if one.strip()]
     numbers = [float(number[:15]) for number in _DECIMAL.findall(stem)[:MAX_NUMBERS]]
     end = stem.rstrip()[-1:]
     return (
-        np.log1p(len(stem)),
-        np.log1p(words),
-        np.log1p(len(sentences[-1])) if sentences else 0.0,
-        np.log1p(words / max(len(sentences), 1)),
+        log1p(len(stem)),
+        log1p(words),
+        log1p(len(sentences[-1])) if sentences else 0.0,
+        log1p(words / max(len(sentences), 1)),
         end == "?",
         end == ":",
         end == ".",
         end.isalnum(),
-        np.log1p(len(numbers)),
-        np.log1p(max(numbers, default=0.0)),
+        log1p(len(numbers)),
+        log1p(max(numbers, default=0.0)),
         sum(number != int(number) for number in numbers) / max(len(numbers), 1),
     )
 
@@ -224,17 +239,18 @@ def _option_values(question: Question) -> tuple[float, ...]:
     n = len(options)
     if not n:
         return (0.0,) * 11
-    lengths = np.array([len(one) for one in options], np.float64)
+    lengths = [len(one) for one in options]
+    mean = sum(lengths) / n
     words = [frozenset(_WORD.findall(one.lower())) for one in options]
     starts = {one.split(" ", 1)[0].lower() for one in options}
     overlaps = [len(a & b) / max(len(a | b), 1) for i, a in enumerate(words) for b in words[:i]]
     known = frozenset().union(*words)
     return (
         n,
-        np.log1p(lengths.mean()),
-        np.log1p(lengths.max()),
-        np.log1p(lengths.min()),
-        lengths.std() / (lengths.mean() + 1),
+        log1p(mean),
+        log1p(max(lengths)),
+        log1p(min(lengths)),
+        math.sqrt(sum([(length - mean) ** 2 for length in lengths]) / n) / (mean + 1),
         _share(any(map(str.isdigit, one)) for one in options),
         _share(2 * sum(map(str.isdigit, one)) > len(one) for one in options),
         1 - len(starts) / n,
@@ -250,4 +266,4 @@ def _share(flags: Iterable[bool]) -> float:
 
 
 def _log_count(pattern: re.Pattern[str], text: str) -> float:
-    return float(np.log1p(len(pattern.findall(text))))
+    return log1p(len(pattern.findall(text)))

@@ -73,8 +73,8 @@ def request_costs(circumstances: Circumstances, small_tokens: float, large_token
     more than it allows.
     """
     small, large = circumstances.small, circumstances.large
-    if circumstances.max_tokens is not None:
-        small_tokens, large_tokens = (min(n, circumstances.max_tokens) for n in (small_tokens, large_tokens))
+    if (allowed := circumstances.max_tokens) is not None:
+        small_tokens, large_tokens = min(small_tokens, allowed), min(large_tokens, allowed)
     return RowCosts(
         np.array([small.prompt_usd + small_tokens * small.output_usd_per_token]),
         np.array([large.prompt_usd + large_tokens * large.output_usd_per_token]),
@@ -115,3 +115,8 @@ class CostScale:
         rel = np.clip(extra / self.mean_extra, self.low, self.high)
         ranked: Floats = np.where(gain >= 0, gain / rel, gain * rel)
         return ranked
+
+    def rank_one(self, gain: float, extra: float) -> float:
+        """`rank` of one gain."""
+        rel = min(max(extra / self.mean_extra, self.low), self.high)
+        return gain / rel if gain >= 0 else gain * rel

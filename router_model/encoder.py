@@ -53,12 +53,15 @@ class Encoder:
 
     def encode(self, features: Features) -> Floats:
         """One request, float64 [n_outputs]. ValueError: features of another kind, or a vector of another size."""
-        encoded: Floats = self.encode_all([features])[0]
+        parts: list[NDArray[np.float32] | Floats] = [(_plain(features, self.kind) - self.plain_mean) / self.plain_scale]
+        parts += [one.project_one(_vector(features, name, self.kind)) for name, one in self.dense.items()]
+        encoded: Floats = np.minimum(np.maximum(np.concatenate(parts), -FAR), FAR)
         return encoded
 
     def encode_all(self, features: Sequence[Features]) -> Floats:
         """Requests, float64 [n, n_outputs]. ValueError as for `encode`."""
-        parts = [(_plain(features, self.kind) - self.plain_mean) / self.plain_scale]
+        plain = np.stack([_plain(one, self.kind) for one in features])
+        parts = [(plain - self.plain_mean) / self.plain_scale]
         parts += [one.project(_vectors(features, name, self.kind)) for name, one in self.dense.items()]
         encoded: Floats = np.clip(np.concatenate(parts, axis=1), -FAR, FAR)
         return encoded
@@ -69,7 +72,7 @@ class Encoder:
         if not features:
             raise ValueError("an encoder needs training rows")
         kind = features[0].kind
-        plain = _plain(features, kind)
+        plain = np.stack([_plain(one, kind) for one in features])
         # What never varied in training says nothing, of the answer nor of being far: it is 0 whatever a request has.
         scale = plain.std(axis=0, dtype=np.float64)
         scale = np.where(scale > 1e-4, scale, np.inf)
@@ -80,30 +83,38 @@ class Encoder:
         return cls(kind, plain.mean(axis=0, dtype=np.float64).astype(np.float32), scale.astype(np.float32), dense)
 
 
-def _plain(features: Sequence[Features], kind: Kind) -> NDArray[np.float32]:
-    if any(one.kind is not kind for one in features):
+def _plain(features: Features, kind: Kind) -> NDArray[np.float32]:
+    """The plain numbers of a request, [p]."""
+    if features.kind is not kind:
         raise ValueError(f"a router of kind {kind.value} was given features of another kind")
-    cheap = np.stack([one.cheap for one in features])
-    if kind is Kind.EMBEDDING:
-        return cheap
-    few = [one.first_token if kind is Kind.STATE else _given(one.vectors, kind).shape for one in features]
-    return np.concatenate([cheap, np.stack([_given(one, kind) for one in few])], axis=1)
+    match kind:
+        case Kind.STATE:
+            return np.concatenate((features.cheap, _given(features.first_token, kind)))
+        case Kind.EMBEDDING:
+            return features.cheap
+        case Kind.TEXT:
+            return np.concatenate((features.cheap, _given(features.vectors, kind).shape))
 
 
 def _vectors(features: Sequence[Features], name: str, kind: Kind) -> NDArray[np.float32]:
     """One dense part of every request, [n, width]."""
-    match name:
-        case "state":
-            parts = [_given(one.state, kind).ravel() for one in features]
-        case "embedding":
-            parts = [_given(one.embedding, kind) for one in features]
-        case "stem":
-            parts = [_given(one.vectors, kind).stem for one in features]
-        case _:
-            parts = [_given(one.vectors, kind).options for one in features]
+    parts = [_vector(one, name, kind) for one in features]
     if len(sizes := {len(part) for part in parts}) > 1:
         raise ValueError(f"the requests' vectors have different sizes {sorted(sizes)}: one router reads one model")
     return np.stack(parts)
+
+
+def _vector(features: Features, name: str, kind: Kind) -> NDArray[np.float32]:
+    """One dense part of a request, [width]."""
+    match name:
+        case "state":
+            return _given(features.state, kind).ravel()
+        case "embedding":
+            return _given(features.embedding, kind)
+        case "stem":
+            return _given(features.vectors, kind).stem
+        case _:
+            return _given(features.vectors, kind).options
 
 
 def _given(part: T | None, kind: Kind) -> T:

@@ -10,7 +10,7 @@ Half of the trees split on the gain (large less small), where routing is decided
 held up better on subjects that training never saw. Values of leaves are means of both scores, whatever they split on.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,11 @@ PRIOR_WEIGHT = 1.0
 """Rows that a leaf's mean is drawn to the mean of all by."""
 
 _ROWS_AT_ONCE = 256
+
+_NODE = np.dtype([("child", np.int64), ("feature", np.int32), ("threshold", np.float32)])
+"""A node in one piece of 16 bytes. A step touches a node of every tree, far apart in memory: it waits for that once,
+not for each of three tables. Two levels in a piece, or all comparisons at once, took longer.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +55,13 @@ class Forest:
     child: NDArray[np.int32]
     values: NDArray[np.float32]
     depth: int
+    _nodes: NDArray[np.void] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Put the nodes together as they are read."""
+        nodes = np.empty(len(self.child), _NODE)
+        nodes["child"], nodes["feature"], nodes["threshold"] = self.child, self.feature, self.threshold
+        object.__setattr__(self, "_nodes", nodes)
 
     def predict(self, x: Floats) -> Floats:
         """Inputs [n, d] to the mean scores of small and large, float64 [n, 2]."""
@@ -60,13 +72,23 @@ class Forest:
         ]
         return np.concatenate([np.zeros((0, 2)), *parts])
 
-    def _leaves(self, rows: NDArray[np.float32]) -> NDArray[np.int32]:
+    def predict_one(self, x: Floats) -> tuple[float, float]:
+        """`predict` of one row [d]."""
+        row, at = x.astype(np.float32), self.roots
+        for _ in range(self.depth):
+            node = self._nodes.take(at)
+            at = node["child"] + (row.take(node["feature"]) > node["threshold"])
+        small, large = self.values.take(at, axis=0).sum(axis=0, dtype=np.float64).tolist()
+        return small / len(at), large / len(at)
+
+    def _leaves(self, rows: NDArray[np.float32]) -> NDArray[np.int64]:
         """The leaf of every row in every tree, [n, n_trees]."""
-        at = np.broadcast_to(self.roots, (len(rows), len(self.roots)))
+        at: NDArray[np.int64] = np.broadcast_to(self.roots.astype(np.int64), (len(rows), len(self.roots)))
         offsets = (np.arange(len(rows)) * rows.shape[1])[:, None]
         flat = rows.ravel()
         for _ in range(self.depth):
-            at = self.child.take(at) + (flat.take(self.feature.take(at) + offsets) > self.threshold.take(at))
+            node = self._nodes.take(at)
+            at = node["child"] + (flat.take(node["feature"] + offsets) > node["threshold"])
         return at
 
     @classmethod

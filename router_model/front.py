@@ -7,6 +7,7 @@ The score is predicted by ridge regression, how far off that may be by another o
 width comes from held-out errors in units of that (normalised conformal prediction, Papadopoulos et al., 2008).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -51,8 +52,15 @@ class FrontModel:
 
     def bounds(self, features: Features) -> tuple[float, float]:
         """Lower and upper bound of the score of one request; those of SCORES where it is unlike the training data."""
-        low, high = self.bounds_all([features])
-        return float(low[0]), float(high[0])
+        standard = (features.cheap - self.mean) / self.scale
+        if math.sqrt(float(standard @ standard) / len(standard)) > self.radius:
+            return SCORES
+        near = np.minimum(np.maximum(standard, -NEAR), NEAR)
+        score, log_error = (self.weights[:, :-1] @ near + self.weights[:, -1]).tolist()
+        error = math.exp(min(max(log_error, -7.0), 0.0))
+        least, most = SCORES
+        low, high = score - self.below * error, score + self.above * error
+        return min(max(low, least), most), min(max(high, least), most)
 
     def bounds_all(self, features: Sequence[Features]) -> tuple[Floats, Floats]:
         """Lower and upper bounds of n requests, [n] each."""

@@ -4,16 +4,17 @@ Each question is asked twice, of a linear head and of a forest: `stack.py` weigh
 there are few labels, forests where there are many.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from router_model.calibration import logit
+from router_model.calibration import logit, logit_one
 from router_model.forest import Forest, ForestSize
 from router_model.labels import Labels
-from router_model.logistic import Floats, fit_logistic, sigmoid, with_ones
+from router_model.logistic import Floats, fit_logistic, sigmoid, sigmoid_one, with_ones
 
 NEAR = 4.0
 """The linear heads look no further than this many deviations: beyond, they would extrapolate."""
@@ -34,6 +35,22 @@ MIN_TOKEN_LABELS = 50
 
 MIN_PAIRS = 50
 """Fewer rows with both scores train no gain head: its output is then p_large - p_small of the others."""
+
+
+MAX_LOG_TOKENS = 14.0
+"""2^20 tokens are more than any window: a cap for exp() far from the data."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeadOutput:
+    """HeadOutputs of one request as plain floats; pairs are of small and large."""
+
+    linear: tuple[float, float]
+    forest: tuple[float, float]
+    gain: float
+    far: tuple[float, float]
+    distance: float
+    tokens: tuple[float, float] | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,6 +168,19 @@ class Heads:
     centre: Floats
     whitening: Floats
     tokens: Floats | None = None
+    _near: Floats = field(init=False, repr=False)
+    _intercepts: list[float] = field(init=False, repr=False)
+    _far: list[list[float]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Put together what `outputs_one` reads: all heads that are linear in what is near, as one product."""
+        rows = [*self.linear.right, self.linear.gain]
+        if self.tokens is not None:
+            rows += list(self.tokens[:, :-1])
+        weights = np.stack(rows)  # [heads, d + 1]
+        object.__setattr__(self, "_near", np.ascontiguousarray(weights[:, :-1]))
+        object.__setattr__(self, "_intercepts", weights[:, -1].tolist())
+        object.__setattr__(self, "_far", self.far.tolist())
 
     def outputs(self, encoded: Floats) -> HeadOutputs:
         """encoded float64 [n, d] to HeadOutputs. The distance is per component: about 1 for what training saw."""
@@ -160,11 +190,31 @@ class Heads:
         far = sigmoid(with_ones(np.clip(encoded[:, LENGTH], -NEAR, NEAR)) @ self.far.T)
         return HeadOutputs(logits, self.forest.predict(encoded), gain, far, distance, self._expected_tokens(encoded))
 
+    def outputs_one(self, encoded: Floats) -> HeadOutput:
+        """`outputs` of one request, encoded float64 [d]."""
+        near = np.minimum(np.maximum(encoded, -NEAR), NEAR)
+        products = (self._near @ near).tolist()
+        small, large, gain, *logs = map(float.__add__, products, self._intercepts)
+        whitened = (encoded - self.centre) @ self.whitening
+        length = float(near[LENGTH][0])
+        (slope_small, far_small), (slope_large, far_large) = self._far
+        tokens = None
+        if self.tokens is not None:
+            smearing_small, smearing_large = self.tokens[:, -1].tolist()
+            tokens = _tokens_one(logs[0], smearing_small), _tokens_one(logs[1], smearing_large)
+        return HeadOutput(
+            linear=(small, large),
+            forest=self.forest.predict_one(encoded),
+            gain=gain,
+            far=(sigmoid_one(slope_small * length + far_small), sigmoid_one(slope_large * length + far_large)),
+            distance=math.sqrt(float(whitened @ whitened) / len(whitened)),
+            tokens=tokens,
+        )
+
     def _expected_tokens(self, encoded: Floats) -> Floats | None:
         if self.tokens is None:
             return None
-        # 2^20 tokens are more than any window: a cap for exp() far from the data.
-        logs = np.clip(with_ones(np.clip(encoded, -NEAR, NEAR)) @ self.tokens[:, :-1].T, 0.0, 14.0)
+        logs = np.clip(with_ones(np.clip(encoded, -NEAR, NEAR)) @ self.tokens[:, :-1].T, 0.0, MAX_LOG_TOKENS)
         expected: Floats = np.maximum(np.exp(logs) * self.tokens[:, -1] - 1, 0.0)
         return expected
 
@@ -212,6 +262,15 @@ def _fit_tokens(near: Floats, tokens: Floats, l2: float) -> Floats | None:
     return np.stack(weights)
 
 
+def _tokens_one(log: float, smearing: float) -> float:
+    return max(math.exp(min(max(log, 0.0), MAX_LOG_TOKENS)) * smearing - 1, 0.0)
+
+
 def forest_logits(probabilities: Floats) -> Floats:
     """A forest's mean scores as logits, which never are infinite."""
     return logit(np.clip(probabilities, 0.01, 0.99))
+
+
+def forest_logit_one(probability: float) -> float:
+    """`forest_logits` of one mean score."""
+    return logit_one(min(max(probability, 0.01), 0.99))

@@ -1,5 +1,7 @@
 """Regularised logistic regression by Newton's method, for targets between 0 and 1."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +16,12 @@ def sigmoid(x: Floats) -> Floats:
     z = np.exp(-np.abs(x))
     result: Floats = np.where(x >= 0, 1 / (1 + z), z / (1 + z))
     return result
+
+
+def sigmoid_one(x: float) -> float:
+    """`sigmoid` of one number: plain floats, which a decision has few of, take a tenth of an array's time."""
+    z = math.exp(-abs(x))
+    return 1 / (1 + z) if x >= 0 else z / (1 + z)
 
 
 def log_loss(logits: Floats, targets: Floats) -> float:

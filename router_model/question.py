@@ -19,7 +19,7 @@ class Question:
     @classmethod
     def of(cls, text: str) -> "Question":
         """Find options: lines that begin with `A.`, `B)`, `(C)` and so on. One such line alone is no choice."""
-        found = list(_OPTION.finditer(text))
+        found = list(_OPTION.finditer(text)) if "\n" in text else []
         if len(found) < 2:
             return cls(text)
         return cls(text[: found[0].start()], tuple(match[2].rstrip() for match in found[:MAX_OPTIONS]))

@@ -18,6 +18,11 @@ def trust(ood: Floats) -> Floats:
     return believed
 
 
+def trust_one(ood: float) -> float:
+    """`trust` at one distance."""
+    return 1.0 - min(max((ood - EDGE) / SPAN, 0.0), 1.0)
+
+
 def goes_large(score: Floats, ood: Floats, threshold: float) -> NDArray[np.bool_]:
     """Which requests the large model gets:
 

@@ -5,13 +5,13 @@ estimates of it. No weight is negative: a head that is wrong by half is noise, n
 is fitted by itself because what the two models have in common, how hard a question is, drowns their difference.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from router_model.heads import MIN_PAIRS, HeadOutputs, forest_logits
+from router_model.heads import MIN_PAIRS, HeadOutput, HeadOutputs, forest_logit_one, forest_logits
 from router_model.labels import Labels
-from router_model.logistic import Floats, fit_logistic, sigmoid
+from router_model.logistic import Floats, fit_logistic, sigmoid, sigmoid_one
 
 L2 = 1.0
 """Penalty on the weights of the probabilities: a handful of labels moves them, and a few hundred settle them."""
@@ -30,6 +30,13 @@ class Stack:
 
     right: Floats
     gain: Floats
+    _right: list[list[float]] = field(init=False, repr=False)
+    _gain: list[float] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Keep the weights as plain floats, too, for one request."""
+        object.__setattr__(self, "_right", self.right.tolist())
+        object.__setattr__(self, "_gain", self.gain.tolist())
 
     def logits(self, raw: HeadOutputs) -> Floats:
         """Logits [n, 2] of a right answer, to be calibrated."""
@@ -40,6 +47,19 @@ class Stack:
         """Expected score of large less that of small, [n]."""
         gains: Floats = _gain_inputs(raw) @ self.gain[:-1] + self.gain[-1]
         return gains
+
+    def logits_one(self, raw: HeadOutput) -> tuple[float, float]:
+        """`logits` of one request."""
+        (linear_small, forest_small, small), (linear_large, forest_large, large) = self._right
+        small += raw.linear[0] * linear_small + forest_logit_one(raw.forest[0]) * forest_small
+        large += raw.linear[1] * linear_large + forest_logit_one(raw.forest[1]) * forest_large
+        return small, large
+
+    def gain_one(self, raw: HeadOutput) -> float:
+        """`gains` of one request."""
+        of_linear, of_forest, of_gain, intercept = self._gain
+        linear = sigmoid_one(raw.linear[1]) - sigmoid_one(raw.linear[0])
+        return linear * of_linear + (raw.forest[1] - raw.forest[0]) * of_forest + raw.gain * of_gain + intercept
 
     @classmethod
     def fit(cls, raw: HeadOutputs, labels: Labels) -> "Stack":
@@ -64,7 +84,7 @@ class Stack:
 
     @staticmethod
     def _fit_gain(raw: HeadOutputs, labels: Labels) -> Floats:
-        pairs = labels.is_pair
+        pairs = labels.is_pair & (labels.weights > 0)
         n = int(pairs.sum())
         if n < MIN_PAIRS:
             return np.array([0.5, 0.5, 0.0, 0.0])
@@ -73,7 +93,8 @@ class Stack:
         means = np.average(inputs, axis=0, weights=weights), float(np.average(gains, weights=weights))
         centred, rest = inputs - means[0], gains - means[1]
         gram = (centred * weights[:, None]).T
-        scale = GAIN_PRIOR * np.diag(gram @ centred).mean() / n
+        # Where no estimate ever varies the prior alone decides, however little it weighs.
+        scale = max(GAIN_PRIOR * float(np.diag(gram @ centred).mean()) / n, 1e-12)
         prior = np.full(3, 1 / 3)
         kept = np.ones(3, np.bool_)
         fitted = np.zeros(3)
@@ -99,6 +120,14 @@ def with_gain(p: Floats, gains: Floats) -> Floats:
     over = np.maximum(moved.max(axis=1) - 1, 0) + np.minimum(moved.min(axis=1), 0)
     result: Floats = np.clip(moved - over[:, None], 0.0, 1.0)
     return result
+
+
+def with_gain_one(small: float, large: float, gain: float) -> tuple[float, float]:
+    """`with_gain` of one request."""
+    half = (gain - (large - small)) / 2
+    small, large = small - half, large + half
+    over = max(max(small, large) - 1, 0.0) + min(small, large, 0.0)
+    return min(max(small - over, 0.0), 1.0), min(max(large - over, 0.0), 1.0)
 
 
 def _gain_inputs(raw: HeadOutputs) -> Floats:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from gateway.storage.identifiers import new_id
 from router_model.circumstances import Circumstances
+from router_model.features import Features
 from router_model.options import RouteOptions
 
 
@@ -28,9 +29,8 @@ class Decision:
     deterministic choices. is_calibrated: a promise about quality covers this request. is_early: decided before the
     small model's prefill. pinned: the conversation's last model decided. exceeds: limits that no model keeps.
     session_hash: of the conversation's key, hexadecimal. wanted: the numbers in force, by name (quality, cost,
-    max_cost_usd, max_ttft_s). expected_*: predictions by alias. load: the engine's counts at the time. features: what
-    the router read, packed; None where it is not kept. overhead_s: the decision itself, without the prefill that it
-    reads.
+    max_cost_usd, max_ttft_s). expected_*: predictions by alias. load: the engine's counts at the time. read: what the
+    router read, None where it is not kept. overhead_s: the decision itself, without the prefill that it reads.
 
     options, circumstances: what the policy was asked, for the cascade; no part of what is recorded.
     """
@@ -61,9 +61,14 @@ class Decision:
     is_calibrated: bool = True
     is_early: bool = False
     exceeds: tuple[str, ...] = ()
-    features: bytes | None = None
+    read: Features | None = field(default=None, repr=False)
     artefact_hash: str | None = None
     features_version: str | None = None
     overhead_s: float = 0.0
     options: RouteOptions | None = field(default=None, repr=False)
     circumstances: Circumstances | None = field(default=None, repr=False)
+
+    @property
+    def features(self) -> bytes | None:
+        """What the router read, packed for its row: only when that is written, since no request need wait for it."""
+        return None if self.read is None else self.read.pack()

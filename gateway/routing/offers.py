@@ -40,17 +40,18 @@ class Offers:
     def circumstances(self, question: Question, prefill: Prefill | None = None) -> Circumstances:
         """prefill: the one that the decision reads; None before it, or where it reads none."""
         elapsed_s = self.clock() - question.arrived_s
-        large_wait_s = self._wait_s(question, "large")
+        large_warm = self.warm_tokens(question, "large")
+        large_wait_s = self._wait_s(question, "large", large_warm)
         if prefill is None:
-            small_ttft_s = _after(elapsed_s, self._wait_s(question, "small"))
             small_warm = self.warm_tokens(question, "small")
+            small_ttft_s = _after(elapsed_s, self._wait_s(question, "small", small_warm))
         else:
             predicted_s = prefill.ticket.predicted_s  # from the beginning of the prefill, which is behind us
             began_s = prefill.ticket.opened_s - question.arrived_s
             small_ttft_s = None if predicted_s is None else max(elapsed_s, began_s + predicted_s)
             small_warm = prefill.prepared.cached_tokens
         small = self._offer(question, "small", small_warm, small_ttft_s)
-        large = self._offer(question, "large", self.warm_tokens(question, "large"), _after(elapsed_s, large_wait_s))
+        large = self._offer(question, "large", large_warm, _after(elapsed_s, large_wait_s))
         return Circumstances(
             small=small,
             large=large,
@@ -69,10 +70,10 @@ class Offers:
         known = min(past.warm_tokens(alias, question.salt), len(question.prompts[alias]) - 1)
         return known // page * page
 
-    def _wait_s(self, question: Question, alias: str) -> float | None:
+    def _wait_s(self, question: Question, alias: str, warm_tokens: int) -> float | None:
         if alias not in question.prompts:
             return None
-        return self.load.ttft_s(alias, len(question.prompts[alias]) - self.warm_tokens(question, alias))
+        return self.load.ttft_s(alias, len(question.prompts[alias]) - warm_tokens)
 
     def _offer(self, question: Question, alias: str, warm_tokens: int, ttft_s: float | None) -> Offer:
         price, n_tokens = self.prices.price(alias), len(question.prompts.get(alias, ()))

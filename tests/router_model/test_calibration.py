@@ -13,12 +13,14 @@ from router_model.calibration import (
     SHRINKAGE,
     CalibrationMap,
     Method,
+    RouteMaps,
     correction,
     fit_calibration,
     fit_isotonic,
     fit_platt,
     fit_route_maps,
     logit,
+    logit_one,
     pool_adjacent_violators,
 )
 from router_model.logistic import Floats, log_loss, sigmoid
@@ -167,3 +169,20 @@ def test_a_correction_of_honest_probabilities_leaves_them() -> None:
     targets = (rng.random(800) < sigmoid(logits)).astype(float)
     asked = np.linspace(-2, 2, 9)
     np.testing.assert_allclose(correction(logits, targets).apply(asked), sigmoid(asked), atol=0.06)
+
+
+@given(POINTS, st.lists(st.floats(-10, 10), max_size=10), st.sampled_from(["", "code", "unknown"]))
+def test_one_logit_is_mapped_as_it_is_among_many(
+    points: list[tuple[int, float]], asked: list[float], route: str
+) -> None:
+    logits, targets = np.array(points, np.float64).T
+    everyone, own = fit_isotonic(logits, targets), fit_platt(logits, targets)
+    for maps in (RouteMaps(everyone, {"code": (own, 0.4)}), RouteMaps(own, {"code": (everyone, 1.0)})):
+        at = np.array([*logits, *everyone.x, *asked])
+        ones = [maps.apply_one(value, route) for value in at.tolist()]
+        np.testing.assert_allclose(ones, maps.apply(at, [route] * len(at)), rtol=1e-12)
+
+
+@given(st.floats(0, 1))
+def test_one_probability_has_the_logit_that_it_has_among_many(p: float) -> None:
+    assert logit_one(p) == pytest.approx(float(logit(np.array([p]))[0]), rel=1e-12, abs=1e-12)

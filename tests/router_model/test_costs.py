@@ -97,3 +97,9 @@ def test_a_dearer_request_than_training_saw_ranks_like_the_dearest_it_saw() -> N
 def test_the_scale_needs_a_large_model_that_is_dearer() -> None:
     costs = RowCosts(np.array([2.0]), np.array([1.0]), np.array([0.0]))
     assert CostScale.of(costs.extra) is None
+
+
+@given(st.floats(-1, 1), st.floats(-10, 1e6), st.floats(1e-6, 1e3))
+def test_one_gain_ranks_as_it_does_among_many(gain: float, extra: float, mean: float) -> None:
+    scale = CostScale(mean, 0.25, 4.0)
+    assert scale.rank_one(gain, extra) == float(scale.rank(np.array(gain), np.array(extra)))

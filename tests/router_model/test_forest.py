@@ -42,6 +42,7 @@ def test_many_rows_are_predicted_as_one_is() -> None:
     forest = Forest.fit(x, scores, scores, np.ones(700), SMALL, seed=0)
     np.testing.assert_array_equal(forest.predict(x)[[3, 600]], forest.predict(x[[3, 600]]))
     assert forest.predict(np.zeros((0, 6))).shape == (0, 2)
+    assert [forest.predict_one(row) for row in x] == list(map(tuple, forest.predict(x)))
 
 
 def test_a_forest_finds_what_the_scores_depend_on() -> None:

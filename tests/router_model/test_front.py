@@ -36,6 +36,12 @@ def test_one_request_has_the_bounds_that_it_has_among_many(trained: Trained) -> 
     features = [extract_cheap(one.text, one.facts) for one in make_outcomes(20, with_state=False)]
     low, high = front_of(trained).bounds_all(features)
     assert front_of(trained).bounds(features[7]) == (low[7], high[7])
+    rng = np.random.default_rng(0)
+    front = front_of(trained)
+    for spread in (0.1, 1.0, 3.0):
+        rows = front.mean + spread * front.scale * rng.normal(size=(30, len(front.mean)))
+        made_up = [Features(Kind.TEXT, row.astype(np.float32)) for row in rows]
+        np.testing.assert_allclose([front.bounds(one) for one in made_up], np.stack(front.bounds_all(made_up), 1))
 
 
 def test_of_a_request_unlike_the_training_data_nothing_is_known(trained: Trained) -> None:

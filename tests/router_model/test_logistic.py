@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from router_model.logistic import fit_logistic, log_loss, sigmoid
+from router_model.logistic import fit_logistic, log_loss, sigmoid, sigmoid_one
 
 
 @pytest.mark.parametrize("l2", [0.1, 1.0, 30.0])
@@ -54,3 +56,8 @@ def test_sigmoid_and_loss_stand_extreme_logits() -> None:
     np.testing.assert_allclose(sigmoid(logits), [0, 0.5, 1])
     assert log_loss(np.array([1e4, -1e4]), np.array([1.0, 0.0])) == 0
     assert log_loss(np.array([1e4, 3.0]), np.array([1.0, np.nan])) == 0
+
+
+@given(st.floats(-1e300, 1e300))
+def test_the_logistic_function_of_one_number_is_that_of_many(x: float) -> None:
+    assert sigmoid_one(x) == pytest.approx(float(sigmoid(np.array([x]))[0]), rel=1e-12)

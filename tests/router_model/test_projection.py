@@ -40,6 +40,8 @@ def test_a_vector_of_zeros_is_no_vector_and_stands_in_the_middle() -> None:
     np.testing.assert_array_equal(full.projection.components, gappy.projection.components)
     assert not gappy.project(with_gaps)[100:].any()
     np.testing.assert_allclose(gappy.project(vectors).mean(axis=0), 0, atol=1e-5)
+    for vector in with_gaps[95:105]:
+        np.testing.assert_allclose(gappy.project_one(vector), gappy.project(vector[None])[0], atol=1e-12)
 
 
 def test_vectors_that_are_nowhere_there_project_to_nothing() -> None:
@@ -53,3 +55,5 @@ def test_a_vector_of_another_width_is_refused() -> None:
     )
     with pytest.raises(ValueError, match="a vector of 7 numbers, but the router was trained on 6"):
         fitted.project(np.ones((1, 7), np.float32))
+    with pytest.raises(ValueError, match="a vector of 7 numbers, but the router was trained on 6"):
+        fitted.project_one(np.ones(7, np.float32))

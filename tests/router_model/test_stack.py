@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from router_model.heads import HeadOutputs
 from router_model.labels import Labels
 from router_model.logistic import sigmoid
-from router_model.stack import Stack, with_gain
+from router_model.stack import Stack, with_gain, with_gain_one
 
 N = 4_000
 
@@ -89,3 +89,9 @@ def test_probabilities_differ_by_the_gain_and_stay_probabilities(small: float, l
     assert moved[1] - moved[0] == pytest.approx(gain, abs=1e-9)
     if moved.min() > 0 and moved.max() < 1:
         assert moved.mean() == pytest.approx((small + large) / 2, abs=1e-9)
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(-3, 3))
+def test_one_request_gets_its_gain_as_it_does_among_many(small: float, large: float, gain: float) -> None:
+    many = with_gain(np.array([[small, large]]), np.array([gain]))[0]
+    np.testing.assert_allclose(with_gain_one(small, large, gain), many, atol=1e-12)
