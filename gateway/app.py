@@ -32,7 +32,9 @@ from gateway.router_api.outcomes import create_outcomes
 from gateway.router_api.report import show_report
 from gateway.router_api.shadow import change_shadow, show_shadow
 from gateway.routing.catalogue import Catalogue
+from gateway.routing.grade_book import GradeBook
 from gateway.routing.grading import live_grader
+from gateway.routing.live_grading import LiveGrading
 from gateway.routing.live_shadow import LiveShadow
 from gateway.routing.load import Load
 from gateway.routing.offers import Offers
@@ -52,7 +54,9 @@ from gateway.storage.sink import SqlRecordSink
 from gateway.storage.spool import Spool, SpoolError
 from gateway.storage.write_behind import WriteBehind
 from gateway.telemetry.engine_life import EngineLifeCollector
+from gateway.telemetry.learning_metrics import LearningCollector
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.router_metrics import RouterCollector
 from gateway.telemetry.tracing import Tracing, TracingError
 
 log = logging.getLogger(__name__)
@@ -131,20 +135,31 @@ async def _start(settings: Settings, drain: Drain, stack: AsyncExitStack) -> Ser
     routers = ServedRouters(settings, catalogue, router)
     routers.start()
     stack.push_async_callback(routers.close)
+    grades = GradeBook(recorder, router.graded)
     shadow = LiveShadow(
         engine,
         catalogue,
         load,
-        recorder,
-        live_grader(routing.grader_command, timeout_s=routing.grader_timeout_s, at_once=routing.shadow_at_once),
+        grades,
+        live_grader(routing, at_once=2 * routing.shadow_at_once),
         settings.prices,
         np.random.default_rng(),
         share=routing.shadow_share,
         at_once=routing.shadow_at_once,
-        graded=router.graded,
     )
     shadow.start()
     stack.push_async_callback(shadow.close)
+    grading = LiveGrading(
+        live_grader(routing, at_once=routing.grade_at_once),
+        grades,
+        np.random.default_rng(),
+        share=routing.graded_share,
+        at_once=routing.grade_at_once,
+    )
+    grading.start()
+    stack.push_async_callback(grading.close)
+    metrics.watch(RouterCollector(router, grades))
+    metrics.watch(LearningCollector(grades, shadow, grading))
     return Services(
         settings=settings,
         engine=engine,
@@ -169,7 +184,9 @@ async def _start(settings: Settings, drain: Drain, stack: AsyncExitStack) -> Ser
         recent=recent,
         decisions=SqlDecisions(database),
         database=database,
+        grades=grades,
         shadow=shadow,
+        grading=grading,
         metrics=metrics,
         tracing=tracing,
         drain=drain,

@@ -8,6 +8,8 @@ from gateway.accounts.authenticator import Authenticator
 from gateway.drain import Drain
 from gateway.openai.intake import Intake
 from gateway.routing.catalogue import Catalogue
+from gateway.routing.grade_book import GradeBook
+from gateway.routing.live_grading import LiveGrading
 from gateway.routing.live_shadow import LiveShadow
 from gateway.routing.router import Router
 from gateway.routing.served_routers import ServedRouters
@@ -25,7 +27,8 @@ class Services:
     """The application's parts; handlers find it as `app.state.services`.
 
     recorder: where rows go; recent: the same, as the memory of the last decisions; decisions: all that are stored.
-    shadow: compares the models on some of the live requests. routers: those that there are, one of which decides.
+    grades: takes all that is said of answers. shadow: compares the models on some of the live requests; grading: grades
+    some of the other answers. routers: those that there are, one of which decides.
     reports: held while one is computed, so that reports never take more than one thread from serving.
     """
 
@@ -40,7 +43,9 @@ class Services:
     recent: RecentDecisions
     decisions: SqlDecisions
     database: Database
+    grades: GradeBook
     shadow: LiveShadow
+    grading: LiveGrading
     metrics: Metrics
     tracing: Tracing
     drain: Drain

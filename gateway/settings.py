@@ -242,6 +242,10 @@ class RoutingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         Meta(ge=0, le=1, description="Share of routed requests that the other model answers, too, for comparison."),
     ] = 0.0
     shadow_at_once: Annotated[int, Meta(ge=1, le=64, description="Most such comparisons at the same time.")] = 2
+    graded_share: Annotated[
+        float, Meta(ge=0, le=1, description="Share of routed answers that the grader grades, beside those compared.")
+    ] = 0.0
+    grade_at_once: Annotated[int, Meta(ge=1, le=64, description="Most such answers graded at the same time.")] = 2
     grader_command: Annotated[
         str | None,
         Meta(description="Command that grades answers: a request as JSON on its standard input, 0 to 1 on its output."),

@@ -1,7 +1,7 @@
 """A deployment's own decisions as columns: the action with its probability, the evidence, and what came of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Self
 
 import numpy as np
@@ -20,7 +20,7 @@ class LoggedDecision:
     action: as decided; an answer that was escalated afterwards stays an answer of `small` (with its second chance).
     score: grade of the answer, 0 to 1. cost_small_usd and cost_large_usd: of the action taken what it cost, of the
     other what it would have; expected_*_usd: what both were expected to when deciding. gain, threshold: what was
-    compared. keep_prob: probability that the row was kept at all.
+    compared. keep_prob: probability that the row was kept at all; graded_prob: that its answer was graded.
     features: what the router read, None where it was not logged. options: what the request asked and was bound to.
     artefact: hash of the router that decided. at_s: Unix time.
     """
@@ -39,6 +39,7 @@ class LoggedDecision:
     ood: float = np.nan
     threshold: float = np.nan
     keep_prob: float = 1.0
+    graded_prob: float = 1.0
     features: Features | None = None
     options: RouteOptions = field(default_factory=RouteOptions)
     artefact: str = ""
@@ -63,6 +64,7 @@ class PolicyLog:
     ood: Floats
     threshold: Floats
     keep_prob: Floats
+    graded_prob: Floats
     rows: tuple[LoggedDecision, ...]
 
     @classmethod
@@ -115,6 +117,14 @@ class PolicyLog:
     def take(self, rows: NDArray[np.bool_]) -> "PolicyLog":
         """Those of some rows."""
         return PolicyLog.of([row for row, is_taken in zip(self.rows, rows, strict=True) if is_taken])
+
+    def for_grades(self) -> "PolicyLog":
+        """The log for rewards that only graded rows have: each of those stands for all like it that chance passed over,
+        so its keep_prob becomes that of being kept and graded.
+        """
+        return PolicyLog.of(
+            [replace(row, keep_prob=row.keep_prob * row.graded_prob, graded_prob=1.0) for row in self.rows]
+        )
 
     def logged(self, reward: Floats) -> Logged:
         """The log with this reward [n]. Unidentifiable: it is empty. ValueError: a reward that is no number."""

@@ -185,7 +185,8 @@ class Exchange:
             self._services.metrics.observe_decision(decision)
             if not self._error_code:
                 self._services.intake.answered(job, outcome.model, routed=outcome.prepared is not None)
-                self._services.shadow.offer(job, outcome)
+                compared = self._services.shadow.offer(job, outcome)
+                self._services.grading.offer(job, outcome, compared)
         if self._run is not None:
             emit_spans(self._trace, self._run, record, timelines)
 

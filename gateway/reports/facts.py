@@ -26,7 +26,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """One answered decision; the fields are those of `DecisionRecord`, `key` the name of its key.
 
     grades: what is known of the models' answers, by alias: of the one that answered, and of both where a shadow run
-    made the pair. drafted_tokens, accepted_tokens: of its request's record, 0 where that has not arrived.
+    made the pair. drafted_tokens, accepted_tokens, cost_discarded_usd (of the answer that was not sent): of its
+    request's record, 0 where that has not arrived.
     """
 
     id: uuid.UUID
@@ -70,6 +71,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     grade: float | None
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    cost_discarded_usd: float = 0.0
     features: bytes | None = None
     grades: dict[str, Grade] = {}
 
@@ -84,10 +86,25 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         return self.action != Action.SMALL
 
     @property
+    def small_answer_usd(self) -> float:
+        """What the small model's answer alone cost of a decision for it, without a second one; with that, where the
+        record that tells both apart has not arrived.
+        """
+        if not self.escalated:
+            return self.cost_usd - self.cost_discarded_usd  # of a second answer that failed
+        return self.cost_discarded_usd or self.cost_usd
+
+    @property
     def answer_score(self) -> float | None:
         """Grade of the answer that the client got, 0 to 1, None where nobody graded it."""
         known = self.grades.get(self.model_served)
         return self.grade if known is None or known.score is None else known.score
+
+    @property
+    def graded_prob(self) -> float:
+        """Probability by which that grade came to be."""
+        known = self.grades.get(self.model_served)
+        return 1.0 if known is None or known.score is None else known.graded_prob
 
     @property
     def answer_feedback(self) -> int | None:
@@ -153,9 +170,10 @@ async def load_facts(
 
 def _query(since: datetime | None, until: datetime, key_id: uuid.UUID | None, *, with_features: bool) -> Select[Any]:
     """The decisions, latest first."""
-    left_out = {"key", "grades", "drafted_tokens", "accepted_tokens"} | (set() if with_features else {"features"})
+    of_request = ("drafted_tokens", "accepted_tokens", "cost_discarded_usd")
+    left_out = {"key", "grades", *of_request} | (set() if with_features else {"features"})
     fields = [_DECISIONS[name] for name in Facts.__struct_fields__ if name not in left_out]
-    fields += [func.coalesce(_REQUESTS[name], 0).label(name) for name in ("drafted_tokens", "accepted_tokens")]
+    fields += [func.coalesce(_REQUESTS[name], 0).label(name) for name in of_request]
     keys = ApiKeyRow.__table__
     query = (
         select(keys.c.name.label("key"), *fields)

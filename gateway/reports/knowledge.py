@@ -68,11 +68,14 @@ class Knowledge(ABC):
 
 @dataclass(eq=False)
 class PairKnowledge(Knowledge):
-    """From shadow pairs. scores float64 [n, 2]: both models' grades. keep_prob [n]: of being drawn for a shadow run."""
+    """From shadow pairs. scores float64 [n, 2]: both models' grades. keep_prob [n]: of being drawn for a shadow run.
+    small_usd [n]: what the small model's answer cost, without a second one, since the small grade is without it, too.
+    """
 
     log: PolicyLog
     scores: Floats
     keep_prob: Floats
+    small_usd: Floats
     source: str = "shadow_pairs"
 
     def __post_init__(self) -> None:
@@ -86,8 +89,7 @@ class PairKnowledge(Knowledge):
 
     def cost_terms(self, asked: Floats) -> Contributions:
         """Read off."""
-        log = self.log
-        return self._plain(log.cost_small_usd + asked * (log.cost_large_usd - log.cost_small_usd))
+        return self._plain(self.small_usd + asked * (self.log.cost_large_usd - self.small_usd))
 
     def current_quality(self) -> Contributions:
         """Of what clients got, escalations included."""
@@ -133,9 +135,11 @@ def knowledge_of(facts: Sequence[Facts], rng: np.random.Generator) -> Knowledge:
         log = policy_log(pairs)
         scores = np.array([_pair(one) for one in pairs], np.float64)
         drawn = np.array([min(grade.keep_prob for grade in one.grades.values()) for one in pairs])
-        return PairKnowledge(log, scores, np.maximum(drawn, 1e-6))
+        alone = np.array([np.nan if one.went_large else one.small_answer_usd for one in pairs])
+        small_usd = np.where(np.isfinite(alone), alone, log.cost_small_usd)
+        return PairKnowledge(log, scores, np.maximum(drawn, 1e-6), small_usd)
     log = policy_log([one for one in facts if one.is_routed])
-    graded = log.take(log.is_graded & log.has_alternative & np.isfinite(log.cost_usd))
+    graded = log.take(log.is_graded & log.has_alternative & np.isfinite(log.cost_usd)).for_grades()
     if not len(graded):
         raise Unidentifiable(
             "no answer was graded where the router could have chosen the other model: send outcomes to "

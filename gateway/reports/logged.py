@@ -35,6 +35,7 @@ def _logged(one: Facts) -> LoggedDecision:
         ood=_number(one.ood_score),
         threshold=_number(one.threshold),
         keep_prob=one.keep_prob,
+        graded_prob=one.graded_prob,
         features=_features(one),
         options=RouteOptions(
             max_cost_usd=one.wanted.get("max_cost_usd"),

@@ -86,6 +86,7 @@ def value_policies(
         if not isinstance(one, Unidentifiable):
             is_read &= np.isfinite(one)
     log = log.take(is_read)
+    log = log if reward.kind == "cost" else log.for_grades()
     values = log.score if not len(log) else reward.of(log)
     return OtherPolicies(
         scope=scope,

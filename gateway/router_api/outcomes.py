@@ -14,6 +14,7 @@ from gateway.accounts.authenticator import Principal
 from gateway.openai.errors import ApiError, bad_request
 from gateway.openai.guard import principal_of
 from gateway.router_api.reading import read_json
+from gateway.routing.grade_book import Origin, Prediction
 from gateway.services import Services
 from gateway.storage.decisions import Served
 from gateway.storage.identifiers import made_at_s, new_id
@@ -86,8 +87,7 @@ async def create_outcomes(request: Request[Any, Any, Any]) -> OutcomesOut:
         _record(one, model, principal, served.get(one.decision_id)) for one, model in zip(stated, models, strict=True)
     ]
     for record in records:
-        services.recorder.put(record)
-        _tell_router(services, record, served.get(record.decision_id))
+        services.grades.put(record, Origin.API, _predicted(record, served.get(record.decision_id)))
     return OutcomesOut(
         data=[
             OutcomeOut(id=str(record.id), decision_id=str(record.decision_id), model=record.model or None)
@@ -138,13 +138,8 @@ def _record(stated: OutcomeIn, model: str | None, principal: Principal, served: 
     )
 
 
-def _tell_router(services: Services, record: OutcomeRecord, served: Served | None) -> None:
-    """Let the router compare a score with what it predicted. A like or dislike is none: only the moved say it."""
-    predicted = None if served is None else served.predicted(record.model)
-    if served is not None and predicted is not None and record.score is not None:
-        services.router.graded(
-            record.decision_id, served.artefact_hash, record.model, predicted, record.score, record.weight
-        )
+def _predicted(record: OutcomeRecord, served: Served | None) -> Prediction | None:
+    return None if served is None else Prediction.of(served.artefact_hash, served.predicted(record.model))
 
 
 async def _served(services: Services, ids: Collection[uuid.UUID], principal: Principal) -> dict[uuid.UUID, Served]:

@@ -5,11 +5,13 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from router_model.options import Cascade
+
 Share = Annotated[float, Meta(ge=0, le=1)]
 Amount = Annotated[float, Meta(ge=0, le=1e9)]
 _MS_PER_S = 1000.0
 
-CASCADES = ("off", "validation", "confidence")
+CASCADES = tuple(mode.value for mode in Cascade)
 """When the large model answers again, from never to most often."""
 
 
@@ -44,7 +46,7 @@ class RoutingAsk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     explain: Annotated[bool | None, Meta(description="Return the evidence under `router.explain`.")] = None
     explore: Annotated[
         bool | None,
-        Meta(description="`off` keeps this request out of exploration and of comparisons with the other model."),
+        Meta(description="`off` keeps this request out of exploration, comparisons with the other model, and grading."),
     ] = None
     cascade: Annotated[
         Literal["off", "validation", "confidence"] | None,
@@ -58,7 +60,7 @@ class RoutingAsk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     @property
     def may_explore(self) -> bool:
-        """Whether it may be used to learn about the other model."""
+        """Whether it may be used to learn from."""
         return self.explore is not False
 
 

@@ -8,11 +8,14 @@ import shlex
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from gateway.openai.schemas import ChatRequest
+from gateway.routing.model_answer import ModelAnswer
+from gateway.settings import RoutingSettings
 from router_model.grading import Expected, GraderName, compare, schema_valid
 
 log = logging.getLogger(__name__)
@@ -40,6 +43,23 @@ class GradedAnswer:
     ended: bool
     valid: bool | None
     expected: Expected | UnsetType = UNSET
+
+    @classmethod
+    def of(
+        cls, request: ChatRequest | Mapping[str, Any], answer: ModelAnswer, expected: Expected | UnsetType = UNSET
+    ) -> Self:
+        """A model's answer to a request. Of one that was read, what was left out or is empty stays out."""
+        if isinstance(request, ChatRequest):
+            built: dict[str, Any] = msgspec.to_builtins(request)
+            request = {name: value for name, value in built.items() if value not in (None, [], {})}
+        return cls(
+            request=request,
+            model=answer.model,
+            text=answer.finished.text,
+            ended=answer.ended,
+            valid=answer.valid,
+            expected=expected,
+        )
 
 
 class Grader(Protocol):
@@ -179,11 +199,14 @@ def _score(output: bytes) -> float:
     return score
 
 
-def live_grader(command: str | None, *, timeout_s: float, at_once: int) -> Grader:
-    """What grades live answers, of which nobody knows what was expected: the command, or else their form."""
-    if command is None:
+def live_grader(routing: RoutingSettings, *, at_once: int) -> Grader:
+    """What grades live answers, of which nobody knows what was expected: the command, or else their form.
+
+    at_once: most commands at the same time.
+    """
+    if routing.grader_command is None:
         return FormGrader()
-    return CommandGrader(command, timeout_s=timeout_s, at_once=2 * at_once)
+    return CommandGrader(routing.grader_command, timeout_s=routing.grader_timeout_s, at_once=at_once)
 
 
 def make_grader(name: GraderName, *, command: str | None, timeout_s: float, at_once: int = 2) -> Grader:

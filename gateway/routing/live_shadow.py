@@ -12,9 +12,7 @@ client's priority, and is cancelled when one comes. Prompts and answers are held
 import asyncio
 import logging
 import time
-import uuid
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -25,15 +23,14 @@ from engine.request import EngineError
 from gateway.openai.job import Job
 from gateway.prices import PriceTable, Work, WorkKind
 from gateway.routing.catalogue import Catalogue
-from gateway.routing.decision import Decision, Reason
+from gateway.routing.draw import NEVER, Draw, may_learn_from
+from gateway.routing.grade_book import GradeBook, Origin, Prediction
 from gateway.routing.grading import GradedAnswer, Grader
 from gateway.routing.load import Load
 from gateway.routing.model_answer import ModelAnswer, ask_model
 from gateway.routing.outcome import Outcome
-from gateway.storage.protocols import Recorder
 from gateway.storage.records import OutcomeRecord
 from grammars.errors import CompileTimeout, ConstraintRefused
-from router_model.grading import GraderName
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +40,11 @@ _POLL_S = 0.02
 _MAX_WAITING, _MAX_ATTEMPTS, _MAX_AGE_S = 64, 5, 1800.0
 
 
-TellGrade = Callable[[uuid.UUID, str | None, str, float, float], None]
-
-
 class ShadowCounts(msgspec.Struct, kw_only=True):
     """Since start. drawn: requests that were to be compared; answered: that were; ungraded: of these, where the grader
-    gave no score for one of the answers. dropped: too many waited; abandoned: never idle for long enough, or failed.
-    gave_way: runs that were cancelled for a client. cost_usd: of all that was computed, at the list price; it is in no
-    client's bill.
+    gave no score for one of the answers. dropped: too many waited; abandoned: the engine was never idle for long
+    enough; failed: an answer could not be made. gave_way: runs that were cancelled for a client. cost_usd: of all that
+    was computed, at the list price; it is in no client's bill.
     """
 
     drawn: int = 0
@@ -58,6 +52,7 @@ class ShadowCounts(msgspec.Struct, kw_only=True):
     ungraded: int = 0
     dropped: int = 0
     abandoned: int = 0
+    failed: int = 0
     gave_way: int = 0
     cost_usd: float = 0.0
 
@@ -87,22 +82,18 @@ class LiveShadow:
         engine: EngineClient,
         catalogue: Catalogue,
         load: Load,
-        recorder: Recorder,
+        book: GradeBook,
         grader: Grader,
         prices: PriceTable,
         rng: np.random.Generator,
         *,
         share: float = 0.0,
         at_once: int = 2,
-        graded: TellGrade = lambda *_: None,
     ) -> None:
-        """share: probability that a routed request is compared; at_once: most comparisons at the same time.
-
-        graded: `Router.graded`.
-        """
-        self._engine, self._catalogue, self._load, self._recorder = engine, catalogue, load, recorder
+        """share: probability that a routed request is compared; at_once: most comparisons at the same time."""
+        self._engine, self._catalogue, self._load, self._book = engine, catalogue, load, book
         self._grader, self._prices, self._rng = grader, prices, rng
-        self.share, self.at_once, self._graded = share, at_once, graded
+        self.share, self.at_once = share, at_once
         self._waiting: deque[_Pair] = deque()
         self._running: dict[_Pair, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
@@ -138,10 +129,19 @@ class LiveShadow:
             for task in self._running.values():
                 task.cancel()
 
-    def offer(self, job: Job, outcome: Outcome) -> None:
-        """A request was answered in order: perhaps compare. Never raises, and takes no time."""
-        if not self._is_comparable(job, outcome) or self._rng.random() >= self.share:
-            return
+    def offer(self, job: Job, outcome: Outcome) -> Draw:
+        """A request was answered in order: perhaps compare. Never raises, and takes no time.
+
+        Returns whether it was drawn; then its answer is graded here, or nowhere.
+        """
+        if len(job.eligibility.eligible) < 2 or not may_learn_from(job, outcome):
+            return NEVER
+        draw = Draw.by_chance(self.share, self._rng)
+        if draw.is_drawn:
+            self._take(job, outcome)
+        return draw
+
+    def _take(self, job: Job, outcome: Outcome) -> None:
         self.counts.drawn += 1
         if len(self._waiting) >= _MAX_WAITING:
             self.counts.dropped += 1
@@ -150,7 +150,7 @@ class LiveShadow:
         candidates = [ModelAnswer.of(one, job) for one in (outcome, *outcome.others)]
         answers = list({one.model: one for one in candidates if one is not None}.values())
         if outcome.model not in {answer.model for answer in answers}:
-            self.counts.abandoned += 1
+            self.counts.failed += 1
             return
         other = next((alias for alias in job.eligibility.eligible if alias not in {one.model for one in answers}), None)
         billed = frozenset(answer.model for answer in answers)
@@ -163,15 +163,6 @@ class LiveShadow:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _is_comparable(self, job: Job, outcome: Outcome) -> bool:
-        """Whether the router had a choice, and the client lets us learn from it."""
-        return (
-            self.share > 0
-            and job.ask.explore is not False
-            and outcome.decision.reason != Reason.EXPLICIT
-            and len(job.eligibility.eligible) == 2
-        )
 
     async def _run(self) -> None:
         while True:
@@ -216,10 +207,10 @@ class LiveShadow:
                 self._waiting.append(pair)
             raise
         except (EngineError, ConstraintRefused, CompileTimeout) as error:
-            self.counts.abandoned += 1
+            self.counts.failed += 1
             log.info("a shadow answer failed: %s", type(error).__name__)  # its text may quote the client's schema
         except Exception:
-            self.counts.abandoned += 1
+            self.counts.failed += 1
             log.exception("a shadow pair failed")
 
     async def _answer(self, pair: _Pair, alias: str) -> ModelAnswer:
@@ -246,36 +237,16 @@ class LiveShadow:
         return answer
 
     async def _grade(self, pair: _Pair) -> None:
-        request = {
-            name: value for name, value in msgspec.to_builtins(pair.job.request).items() if value not in (None, [], {})
-        }
+        request = pair.job.request
         scores = await asyncio.gather(
-            *(
-                self._grader.grade(
-                    GradedAnswer(
-                        request=request,
-                        model=answer.model,
-                        text=answer.finished.text,
-                        ended=answer.ended,
-                        valid=answer.valid,
-                    )
-                )
-                for answer in pair.answers
-            )
+            *(self._grader.grade(GradedAnswer.of(request, answer)) for answer in pair.answers)
         )
         self.counts.ungraded += any(score is None for score in scores)
+        decision = pair.outcome.decision
         for answer, score in zip(pair.answers, scores, strict=True):
-            self._recorder.put(self._record(pair, answer, score))
-            self._tell_router(pair.outcome.decision, answer.model, score)
-
-    def _tell_router(self, decision: Decision, model: str, score: float | None) -> None:
-        """Let the router compare a grade with what it predicted; chance chose the request, so every pair is a sample.
-
-        Good form is not what it predicts.
-        """
-        predicted = decision.p_small if model == "small" else decision.p_large
-        if score is not None and predicted is not None and self._grader.name != GraderName.SCHEMA_VALID:
-            self._graded(decision.id, decision.artefact_hash, model, predicted, score)
+            # Chance chose the request, so both answers are samples of what was predicted.
+            p = decision.p_small if answer.model == "small" else decision.p_large
+            self._book.put(self._record(pair, answer, score), Origin.SHADOW, Prediction.of(decision.artefact_hash, p))
 
     def _record(self, pair: _Pair, answer: ModelAnswer, score: float | None) -> OutcomeRecord:
         return OutcomeRecord(

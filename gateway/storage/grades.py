@@ -10,16 +10,13 @@ from sqlalchemy import ColumnElement, func, select
 
 from gateway.storage.database import Database
 from gateway.storage.models import DecisionRow, OutcomeRow
+from router_model.grading import GraderName
 
 _OUTCOMES, _DECISIONS = OutcomeRow.__table__.c, DecisionRow.__table__.c
 
 
-class Grade(msgspec.Struct, frozen=True, kw_only=True):
-    """What counts of one model's answer to one decision; the fields are those of `OutcomeRecord`.
-
-    score: of the source with the greatest weight, the latest of equals. Where nobody gave one it is the feedback's: 1
-    for liked, 0 for disliked, None for 0 or nothing. feedback: the latest of any source.
-    """
+class _Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What is said of an answer; the fields are those of `OutcomeRecord`."""
 
     score: float | None
     feedback: int | None
@@ -34,23 +31,32 @@ class Grade(msgspec.Struct, frozen=True, kw_only=True):
     valid: bool | None
 
 
-class _Said(msgspec.Struct, frozen=True, kw_only=True):
+class Grade(_Told, frozen=True, kw_only=True):
+    """What counts of one model's answer to one decision.
+
+    score: of the source with the greatest weight, the latest of equals; one of form alone (`schema_valid`) only where
+    nothing else was said. Where nobody gave one it is the feedback's: 1
+    for liked, 0 for disliked, None for 0 or nothing. feedback: the latest of any source.
+
+    graded_prob: probability by which this answer came to be graded, the greatest of those that graded it: what a client
+    says of its own accord is 1. keep_prob: the same, but where a shadow run measured the answer, of being drawn for
+    that, whoever graded it besides.
+    """
+
+    graded_prob: float = 1.0
+
+    @property
+    def is_form(self) -> bool:
+        """Whether the score is of the answer's form alone."""
+        return self.source == GraderName.SCHEMA_VALID
+
+
+class _Said(_Told, frozen=True, kw_only=True):
     """One outcome, with the model it is about filled in."""
 
     decision_id: uuid.UUID
     model: str
     created_at: datetime
-    score: float | None
-    feedback: int | None
-    source: str
-    weight: float
-    shadow: bool
-    keep_prob: float
-    tokens: int | None
-    cost_usd: float
-    logprob_mean: float | None
-    logprob_min: float | None
-    valid: bool | None
 
 
 Grades = dict[uuid.UUID, dict[str, Grade]]
@@ -124,9 +130,12 @@ def _grade(said: Sequence[_Said]) -> Grade:
     rated = [one for one in said if one.feedback is not None]
     latest = max(rated, key=lambda one: one.created_at, default=None)
     feedback = None if latest is None else latest.feedback
-    best = max(scored, key=lambda one: (one.weight, one.created_at), default=latest)
+    best = max(
+        scored, key=lambda one: (one.source != GraderName.SCHEMA_VALID, one.weight, one.created_at), default=latest
+    )
     best = best or max(said, key=lambda one: one.created_at)
     score = best.score if scored else {1: 1.0, -1: 0.0}.get(feedback or 0)
+    graded_prob = max((one.keep_prob for one in scored or rated), default=best.keep_prob)
     # What was measured while a shadow answer was made holds whoever gave the score that counts.
     measured = next((one for one in said if one.shadow), best)
     return Grade(
@@ -135,7 +144,8 @@ def _grade(said: Sequence[_Said]) -> Grade:
         source=best.source,
         weight=best.weight,
         shadow=measured.shadow,
-        keep_prob=measured.keep_prob,
+        keep_prob=measured.keep_prob if measured.shadow else graded_prob,
+        graded_prob=graded_prob,
         tokens=measured.tokens,
         cost_usd=measured.cost_usd,
         logprob_mean=measured.logprob_mean,

@@ -177,7 +177,8 @@ class OutcomeRecord(msgspec.Struct, frozen=True, kw_only=True, tag="outcome"):
 
     Later rows of one decision, model and source replace earlier ones. key_id: whose decision it is. model: alias of the
     model that answered. score: 0 to 1; feedback: -1, 0 or 1; at least one of them is set, unless a shadow answer could
-    not be graded. source: who says so. weight: what the label counts beside others, above 0 to 1.
+    not be graded. source: who says so. weight: what the label counts beside others, above 0 to 1. keep_prob:
+    probability with which chance picked the answer to be graded; 1 for what a client says of its own accord.
 
     shadow: the answer, or its grade, was made in a shadow run and no client saw it; then keep_prob is the probability
     with which the request was drawn for one, tokens the answer's length, cost_usd what it cost (in no client's bill),

@@ -17,10 +17,20 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from gateway.storage.database import Database
 from gateway.storage.migrate import upgrade
+from tests.gateway.live_world import live_pair, world
 from tests.gateway.postgres_server import PostgresServer, find_binaries
 from tests.gateway.server import checkpoints, collector, judging_router, routed_server, router_folder, server
 
-__all__ = ["checkpoints", "collector", "judging_router", "routed_server", "router_folder", "server"]
+__all__ = [
+    "checkpoints",
+    "collector",
+    "judging_router",
+    "live_pair",
+    "routed_server",
+    "router_folder",
+    "server",
+    "world",
+]
 
 
 def _administer(url: str, statement: str) -> None:

@@ -1,51 +1,21 @@
 """Shadow pairs beside live traffic, on a real engine: who is drawn, who gives way, what is recorded."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from engine.client import EngineClient
-from engine.config import EngineConfig
-from engine.pair_config import PairConfig
-from gateway.accounts.authenticator import Principal
-from gateway.openai.intake import Intake
-from gateway.openai.job import Arrival, Job
-from gateway.openai.prompt import prompters
 from gateway.prices import bundled_prices
 from gateway.routing import live_shadow
-from gateway.routing.catalogue import Catalogue
-from gateway.routing.decision import Decision, Reason
+from gateway.routing.decision import Reason
+from gateway.routing.grade_book import GradeBook, TellGrade
 from gateway.routing.grading import FormGrader, GradedAnswer, Grader
-from gateway.routing.live_shadow import LiveShadow, TellGrade
-from gateway.routing.load import Load
-from gateway.routing.model_answer import ask_model
-from gateway.routing.outcome import Outcome
-from gateway.settings import Settings
-from gateway.storage.identifiers import new_id
-from gateway.storage.protocols import Recorder
-from gateway.storage.records import OutcomeRecord, Record
-from tests.engine.checkpoints import build_checkpoint
+from gateway.routing.live_shadow import LiveShadow
+from tests.gateway.live_world import KEY, World
 from tests.gateway.waiting import until
 
-KEY = new_id()
 CHOICE = {"structured_outputs": {"choice": ["left", "right"]}}
-
-
-class Kept(Recorder):
-    """Rows in a list."""
-
-    def __init__(self) -> None:
-        self.rows: list[OutcomeRecord] = []
-
-    def put(self, record: Record) -> None:
-        assert isinstance(record, OutcomeRecord)
-        self.rows.append(record)
 
 
 class Slow(Grader):
@@ -63,70 +33,29 @@ class Slow(Grader):
         return 0.25 if answer.model == "small" else None
 
 
-class World:
-    """An engine with what a gateway has around it."""
-
-    def __init__(self, engine: EngineClient, folder: Path) -> None:
-        self.engine, self.catalogue = engine, Catalogue(engine.info())
-        settings = Settings(data_dir=folder)
-        self.intake = Intake(settings, self.catalogue, prompters(self.catalogue, settings.dialects), b"salt")
-        self.load = Load(self.catalogue.models, overload_wait_s=2.0)
-        self.kept = Kept()
-
-    def shadow(
-        self,
-        grader: Grader | None = None,
-        *,
-        share: float = 1.0,
-        at_once: int = 2,
-        graded: TellGrade = lambda *_: None,
-    ) -> LiveShadow:
-        return LiveShadow(
-            self.engine,
-            self.catalogue,
-            self.load,
-            self.kept,
-            grader or FormGrader(),
-            bundled_prices(),
-            np.random.default_rng(0),
-            share=share,
-            at_once=at_once,
-            graded=graded,
-        )
-
-    async def job(self, **fields: Any) -> Job:
-        body = {"model": "auto", "messages": [{"role": "user", "content": "Which way?"}], "max_tokens": 6, **fields}
-        return await self.intake.read(json.dumps(body).encode(), Principal(KEY, "tests"), Arrival())
-
-    async def answered(self, job: Job, model: str = "small", reason: str = Reason.NO_ROUTER) -> Outcome:
-        """What came of the job on that model, as a request's end leaves it."""
-        if (constraint := job.constraint(model)) is not None:
-            await self.engine.compile(model, constraint)
-        answer = await ask_model(self.engine, job, self.catalogue[model])
-        decision = Decision(model=model, reason=reason, policy="rule-1", eligible=job.eligibility.eligible)
-        outcome = Outcome(decision=decision, prompt_tokens=len(job.prompts[model]))
-        outcome.saw_tokens(0, len(answer.finished.token_ids))
-        outcome.saw_end(0, answer.finished)
-        return outcome
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> PairConfig:
-    folder = tmp_path_factory.mktemp("pair")
-    for seed, name in enumerate(("small", "large")):
-        build_checkpoint(folder / name, "llama", seed=seed, max_position_embeddings=2048)
-    models = {name: EngineConfig(path=folder / name, dtype="float32") for name in ("small", "large")}
-    return PairConfig(models, torch_threads=1)
-
-
-@pytest.fixture
-async def world(pair: PairConfig, tmp_path: Path) -> AsyncIterator[World]:
-    async with EngineClient.in_process(pair) as engine:
-        yield World(engine, tmp_path)
+def shadowing(
+    world: World,
+    grader: Grader | None = None,
+    *,
+    share: float = 1.0,
+    at_once: int = 2,
+    graded: TellGrade = lambda *_: None,
+) -> LiveShadow:
+    return LiveShadow(
+        world.engine,
+        world.catalogue,
+        world.load,
+        GradeBook(world.kept, graded),
+        grader or FormGrader(),
+        bundled_prices(),
+        np.random.default_rng(0),
+        share=share,
+        at_once=at_once,
+    )
 
 
 async def test_the_other_model_answers_and_both_are_graded(world: World) -> None:
-    shadow = world.shadow(share=1.0)
+    shadow = shadowing(world, share=1.0)
     shadow.start()
     job = await world.job(**CHOICE)
     outcome = await world.answered(job)
@@ -156,7 +85,7 @@ class Critic(Grader):
 @pytest.mark.parametrize("grader", [Critic(), FormGrader()], ids=["quality", "form"])
 async def test_the_router_is_told_both_grades_of_quality_and_none_of_form(world: World, grader: Grader) -> None:
     told: list[tuple[object, ...]] = []
-    shadow = world.shadow(grader, graded=lambda *said: told.append(said))
+    shadow = shadowing(world, grader, graded=lambda *said: told.append(said))
     shadow.start()
     job = await world.job()
     outcome = await world.answered(job)
@@ -164,13 +93,13 @@ async def test_the_router_is_told_both_grades_of_quality_and_none_of_form(world:
     shadow.offer(job, outcome)
     await until(lambda: shadow.counts.answered == 1)
     decision = outcome.decision.id
-    expected = [(decision, "of the router", "large", 0.75, 0.5), (decision, "of the router", "small", 0.25, 0.0)]
+    expected = [(decision, "of the router", "large", 0.75, 0.5, 1), (decision, "of the router", "small", 0.25, 0.0, 1)]
     assert sorted(told, key=str) == (sorted(expected, key=str) if isinstance(grader, Critic) else [])
     await shadow.close()
 
 
 async def test_the_small_models_sureness_is_measured(world: World) -> None:
-    shadow = world.shadow()
+    shadow = shadowing(world)
     shadow.start()
     job = await world.job()
     shadow.offer(job, await world.answered(job, "large"))
@@ -183,7 +112,7 @@ async def test_the_small_models_sureness_is_measured(world: World) -> None:
 
 
 async def test_an_answer_that_the_cascade_discarded_need_not_be_made_again(world: World) -> None:
-    shadow = world.shadow()
+    shadow = shadowing(world)
     shadow.start()
     job = await world.job()
     discarded, outcome = await world.answered(job), await world.answered(job, "large")
@@ -200,30 +129,31 @@ async def test_an_answer_that_the_cascade_discarded_need_not_be_made_again(world
 
 @pytest.mark.parametrize("why", ["explicit", "opted out", "share 0", "one eligible"])
 async def test_who_is_not_drawn(world: World, why: str) -> None:
-    shadow = world.shadow(share=0.0 if why == "share 0" else 1.0)
+    shadow = shadowing(world, share=0.0 if why == "share 0" else 1.0)
     shadow.start()
     job = await world.job(**({"router": {"explore": False}} if why == "opted out" else {}))
     outcome = await world.answered(job, reason=Reason.EXPLICIT if why == "explicit" else Reason.NO_ROUTER)
     if why == "one eligible":
         job = replace(job, eligibility=replace(job.eligibility, eligible=("small",)))
-    shadow.offer(job, outcome)
+    drawn = shadow.offer(job, outcome)
     assert (shadow.counts.drawn, shadow.n_waiting) == (0, 0)
+    assert (drawn.is_drawn, drawn.probability) == (False, 0)
     await shadow.close()
 
 
 async def test_as_many_are_drawn_as_the_share_says(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_shadow, "_MAX_WAITING", 10_000)
-    shadow = world.shadow(share=0.3)  # not started: nothing runs
+    shadow = shadowing(world, share=0.3)  # not started: nothing runs
     job = await world.job()
     outcome = await world.answered(job)
     for _ in range(2_000):
-        shadow.offer(job, outcome)
+        assert shadow.offer(job, outcome).probability == 0.3
     assert shadow.counts.drawn / 2_000 == pytest.approx(0.3, abs=0.04)
     assert shadow.n_waiting == shadow.counts.drawn
 
 
 async def test_what_cannot_wait_is_dropped_and_counted(world: World) -> None:
-    shadow = world.shadow()
+    shadow = shadowing(world)
     job = await world.job()
     outcome = await world.answered(job)
     for _ in range(live_shadow._MAX_WAITING + 3):
@@ -232,7 +162,7 @@ async def test_what_cannot_wait_is_dropped_and_counted(world: World) -> None:
 
 
 async def test_nothing_runs_while_a_client_is_served(world: World) -> None:
-    shadow = world.shadow()
+    shadow = shadowing(world)
     shadow.start()
     job = await world.job()
     outcome = await world.answered(job)
@@ -246,7 +176,7 @@ async def test_nothing_runs_while_a_client_is_served(world: World) -> None:
 
 
 async def test_a_run_gives_way_to_a_client_and_is_made_up_for_later(world: World) -> None:
-    shadow = world.shadow()
+    shadow = shadowing(world)
     shadow.start()
     job = await world.job(max_tokens=1500, ignore_eos=True)
     short = await world.answered(await world.job())
@@ -265,7 +195,7 @@ async def test_a_run_gives_way_to_a_client_and_is_made_up_for_later(world: World
 
 async def test_what_never_finds_the_engine_idle_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_shadow, "_MAX_AGE_S", 0.0)
-    shadow = world.shadow()
+    shadow = shadowing(world)
     shadow.start()
     job = await world.job()
     shadow.offer(job, await world.answered(job))
@@ -276,7 +206,7 @@ async def test_what_never_finds_the_engine_idle_is_given_up(world: World, monkey
 
 async def test_no_more_run_at_once_than_allowed_and_graders_see_the_request(world: World) -> None:
     grader = Slow()
-    shadow = world.shadow(grader, at_once=2)
+    shadow = shadowing(world, grader, at_once=2)
     shadow.start()
     job = await world.job()
     outcome = await world.answered(job)
@@ -295,7 +225,7 @@ async def test_no_more_run_at_once_than_allowed_and_graders_see_the_request(worl
 
 async def test_a_share_of_zero_stops_what_runs(world: World) -> None:
     grader = Slow()
-    shadow = world.shadow(grader)
+    shadow = shadowing(world, grader)
     shadow.start()
     job = await world.job()
     outcome = await world.answered(job)
@@ -312,7 +242,7 @@ async def test_a_share_of_zero_stops_what_runs(world: World) -> None:
 
 
 async def test_closing_leaves_nothing_on_the_engine(world: World) -> None:
-    shadow = world.shadow()
+    shadow = shadowing(world)
     shadow.start()
     job = await world.job(max_tokens=1500, ignore_eos=True)
     shadow.offer(job, await world.answered(await world.job()))
@@ -322,7 +252,7 @@ async def test_closing_leaves_nothing_on_the_engine(world: World) -> None:
 
 
 async def test_a_comparison_that_is_stopped_before_it_began_leaves_room_for_the_next(world: World) -> None:
-    shadow = world.shadow(at_once=1)
+    shadow = shadowing(world, at_once=1)
     job = await world.job()
     outcome = await world.answered(job)
     shadow.offer(job, outcome)

@@ -62,7 +62,7 @@ def test_the_report_counts_what_was_served_and_graded(open_server: GatewayServer
 def test_the_page_is_html_without_anything_that_runs(open_server: GatewayServer) -> None:
     page = open_server.fetch(f"{REPORT}?format=html")
     assert page.status == 200
-    assert page.headers["content-type"].startswith("text/html")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert "default-src 'none'" in page.headers["content-security-policy"]
     counter = Counter()
     counter.feed(page.body.decode())

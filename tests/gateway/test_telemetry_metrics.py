@@ -1,8 +1,10 @@
 """Metrics say what the records say, under names that dashboards know."""
 
 import asyncio
+import functools
 import time
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,13 +15,29 @@ from engine.speculation.proposer import Source
 from engine.stats import Counters
 from engine.supervision import RestartPolicy
 from gateway.drain import Drain
+from gateway.prices import bundled_prices
+from gateway.routing.grade_book import GradeBook, Origin, Prediction
+from gateway.routing.grading import FormGrader
+from gateway.routing.live_grading import GradingCounts, LiveGrading
+from gateway.routing.live_shadow import LiveShadow, ShadowCounts
+from gateway.routing.offers import Offers
+from gateway.routing.router import Router
+from gateway.settings import RoutingSettings
 from gateway.storage.identifiers import new_id
-from gateway.storage.records import DecisionRecord, RequestRecord, Timing
+from gateway.storage.records import DecisionRecord, OutcomeRecord, RequestRecord, Timing
 from gateway.storage.write_behind import WriteBehindStats
 from gateway.telemetry import semconv
 from gateway.telemetry.engine_life import EngineLifeCollector
+from gateway.telemetry.learning_metrics import LearningCollector
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.router_metrics import RouterCollector
+from router_model.artefact import RouterArtefact
+from router_model.bundle import bundle
+from router_model.policy import Policy
+from router_model.training import train
 from tests.engine.mortal import settle, started
+from tests.gateway.live_world import World
+from tests.router_model.worlds import QUICK, make_outcomes
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -263,8 +281,75 @@ async def test_the_life_of_the_engine_is_visible() -> None:
     await client.close()
 
 
-async def test_every_metric_has_our_prefix() -> None:
+@functools.cache
+def trained(seed: int = 0) -> RouterArtefact:
+    outcomes = make_outcomes(200, with_state=False, seed=seed)
+    return bundle(train(outcomes, QUICK), outcomes)
+
+
+def watch_learning(
+    metrics: Metrics, world: World, policy: Policy | None
+) -> tuple[Router, GradeBook, LiveShadow, LiveGrading]:
+    """The parts that learn from traffic, none of them started."""
+    prices, rng, routing = bundled_prices(), np.random.default_rng(0), RoutingSettings()
+    router = Router(world.engine, policy, routing, rng, Offers(world.catalogue, prices, world.load))
+    grades = GradeBook(world.kept, router.graded)
+    shadow = LiveShadow(world.engine, world.catalogue, world.load, grades, FormGrader(), prices, rng)
+    grading = LiveGrading(FormGrader(), grades, rng)
+    metrics.watch(RouterCollector(router, grades))
+    metrics.watch(LearningCollector(grades, shadow, grading))
+    return router, grades, shadow, grading
+
+
+async def test_what_was_learned_from_traffic_is_counted_by_its_state(world: World) -> None:
     metrics = Metrics()
+    _, grades, shadow, grading = watch_learning(metrics, world, None)
+    shadow.counts = ShadowCounts(
+        drawn=31, answered=16, ungraded=1, failed=2, dropped=4, abandoned=8, gave_way=99, cost_usd=0.5
+    )
+    grading.counts = GradingCounts(drawn=10, done=3, failed=2, dropped=5)
+    for source in ("client", "me", "myself"):
+        record = OutcomeRecord(decision_id=new_id(), model="small", score=1.0, source=source)
+        grades.put(record, Origin.API, None)
+    found = samples(metrics)
+    pairs = {labels[0][1]: value for (name, labels), value in found.items() if name == "pointsman_shadow_pairs_total"}
+    assert pairs == {"drawn": 31, "done": 15, "failed": 3, "skipped": 12}
+    live = {labels[0][1]: value for (name, labels), value in found.items() if name == "pointsman_live_grades_total"}
+    assert live == {"drawn": 10, "done": 3, "failed": 2, "dropped": 5}
+    told = {labels: value for (name, labels), value in found.items() if name == "pointsman_outcomes_total"}
+    assert told == {(("origin", "api"), ("source", "client")): 1, (("origin", "api"), ("source", "other")): 2}
+    assert total(metrics, "pointsman_shadow_cost_usd_total") == 0.5
+
+
+async def test_the_state_of_the_router_in_force_is_shown_and_no_route_is_named(world: World) -> None:
+    metrics = Metrics()
+    artefact = trained()
+    router, grades, *_ = watch_learning(metrics, world, None)
+    assert not [name for name, _ in samples(metrics) if name.startswith("pointsman_router_d")], "there is none"
+    router.use(policy := Policy(artefact=artefact))
+    drift = "pointsman_router_drift"
+    assert total(metrics, drift) == 0
+    assert total(metrics, "pointsman_router_shifted_routes") == 0
+    for _ in range(200):
+        policy.monitor.saw_request(9.0, 9.0, 1e9, "secret-project")
+        record = OutcomeRecord(decision_id=new_id(), model="small", score=0.0, source="client")
+        grades.put(record, Origin.API, Prediction(artefact.hash, 0.75))
+    found = samples(metrics)
+    assert found[drift, (("reason", "calibration_small"),)] == found[drift, (("reason", "out_of_domain"),)] == 1
+    assert found[drift, (("reason", "calibration_large"),)] == 0
+    assert total(metrics, "pointsman_router_shifted_routes") == 1
+    assert total(metrics, "pointsman_router_out_of_domain_share") == 1
+    assert "secret-project" not in metrics.render().decode()
+    errors = {labels: value for (name, labels), value in found.items() if name == "pointsman_router_calibration_error"}
+    assert errors == {(("model", "small"),): pytest.approx(0.75)}
+    router.use(Policy(artefact=trained(seed=1)))
+    assert total(metrics, drift) == 0, "what was wrong with another router is not told of this one"
+    assert not [name for name, _ in samples(metrics) if "calibration_error" in name]
+
+
+async def test_every_metric_has_our_prefix(world: World) -> None:
+    metrics = Metrics()
+    watch_learning(metrics, world, Policy(artefact=trained()))
     transport, client = await started(RestartPolicy(first_s=60.0, max_s=60.0))
     transport.silent_s = 0.5
     transport.die()
