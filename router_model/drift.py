@@ -75,11 +75,6 @@ class DriftState:
     ood_share: float = 0.0
     psi: tuple[tuple[str, float], ...] = ()
 
-    @property
-    def is_drifted(self) -> bool:
-        """Whether anything alarms."""
-        return bool(self.reasons)
-
     def concerns(self, route: str) -> bool:
         """Whether a request of that route is without promise."""
         return bool(self.concerning({route}))

@@ -26,11 +26,6 @@ def share_curve(scores: Floats, labels: Floats) -> tuple[Floats, Floats]:
     return shares, quality
 
 
-def quality_at_share(scores: Floats, labels: Floats, share: float) -> float:
-    """Mean score when `share` (0 to 1) of the prompts go to the large model."""
-    return float(np.interp(share, *share_curve(scores, labels)))
-
-
 def pgr(quality: Floats | float, labels: Floats) -> Floats | float:
     """Performance gap recovered: 0 at the small model's quality, 1 at the large one's. NaN where the two are equal."""
     small, large = labels.mean(axis=0)
@@ -51,12 +46,6 @@ def eleven_points(scores: Floats, labels: Floats) -> tuple[Floats, Floats]:
     """
     shares = np.linspace(0, 1, 11)
     return shares, np.interp(shares, *share_curve(scores, labels))
-
-
-def apgr_eleven(scores: Floats, labels: Floats) -> float:
-    """APGR by the trapezium rule over RouteLLM's grid."""
-    shares, quality = eleven_points(scores, labels)
-    return float(np.trapezoid(np.asarray(pgr(quality, labels)), shares))
 
 
 def cpt(scores: Floats, labels: Floats, target: float) -> float:

@@ -9,7 +9,6 @@ from gateway.openai.schemas import AllowedTools, ChatRequest, ToolChoice, ToolPa
 from grammars.constraint import Tool
 
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-_MODES = ("none", "auto", "required")
 
 
 @dataclass(frozen=True, slots=True)

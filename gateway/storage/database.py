@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import event, make_url, text
+from sqlalchemy import event, make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
@@ -49,11 +49,6 @@ class Database:
                 return
             async with self._writer, self._engine.begin() as connection:
                 yield connection
-
-    async def ping(self) -> None:
-        """Ask the database for an answer. Raises StorageUnavailable."""
-        async with self.read() as connection:
-            await connection.execute(text("SELECT 1"))
 
     async def close(self) -> None:
         """Close every connection."""

@@ -274,7 +274,7 @@ async def test_an_injected_prefix_is_only_a_prefix(database: Database) -> None:
 async def test_a_server_that_is_not_there_is_unavailable() -> None:
     database = Database("postgresql+asyncpg://postgres@127.0.0.1:1/none")
     with pytest.raises(StorageUnavailable, match="cannot be reached"):
-        await database.ping()
+        await SqlKeyRepository(database).all()
     await database.close()
 
 

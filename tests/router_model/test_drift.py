@@ -45,7 +45,7 @@ def test_traffic_like_the_evidence_raises_no_alarm(monitor: DriftMonitor) -> Non
     for _ in range(20):
         serve(monitor, rng.normal(0.1, 0.1, 250), "chat")
         serve(monitor, rng.normal(0.4, 0.1, 250), "code")
-        assert not monitor.state.is_drifted
+        assert not monitor.state.reasons
     assert all(psi < 0.05 for _, psi in monitor.state.psi)
 
 
@@ -64,13 +64,14 @@ def trained(request: pytest.FixtureRequest) -> tuple[Evidence, Predictions, Floa
     return evidence, seen, labels_of(new).scores
 
 
-def test_new_rows_of_the_same_world_raise_no_alarm(trained: tuple[Evidence, Predictions, Floats]) -> None:
+@pytest.mark.parametrize("n_runs", [20, pytest.param(100, marks=pytest.mark.full)])
+def test_new_rows_of_the_same_world_raise_no_alarm(trained: tuple[Evidence, Predictions, Floats], n_runs: int) -> None:
     """At most one in twenty runs of 2,000 requests, a fourth of them graded, with any alarm at any time.
 
     The router was trained on few rows, so what it thinks of new ones is a little off.
     """
     known, seen, scores = trained
-    n_runs, alarmed = 40, 0
+    alarmed = 0
     for seed in range(n_runs):
         monitor, rng = DriftMonitor(known, known.held_out.score), np.random.default_rng(seed)
         reasons: set[str] = set()
@@ -94,7 +95,7 @@ def test_a_shift_of_the_ranks_is_noticed_within_300_requests_however_calm_it_was
     for seed in range(5):
         monitor, rng = DriftMonitor(known, known.held_out.score), np.random.default_rng(seed)
         serve(monitor, rng.choice(seen.score, n_before), "")
-        assert not monitor.state.is_drifted
+        assert not monitor.state.reasons
         serve(monitor, rng.choice(seen.score, 300) + shift, "")
         assert monitor.state.reasons == ("shift:",)
 
@@ -106,7 +107,7 @@ def test_little_evidence_allows_for_its_own_error() -> None:
         monitor = DriftMonitor(known, known.held_out.score)
         for score in rng.random(2_000) < 0.4:
             monitor.saw_score(SMALL, 0.5, float(score))
-        assert monitor.state.is_drifted == is_drift
+        assert bool(monitor.state.reasons) == is_drift
 
 
 def test_a_shifted_route_alone_loses_its_promise_and_gets_it_back(monitor: DriftMonitor) -> None:
@@ -117,7 +118,7 @@ def test_a_shifted_route_alone_loses_its_promise_and_gets_it_back(monitor: Drift
     assert monitor.state.concerns("chat")
     assert not monitor.state.concerns("code")
     serve(monitor, rng.normal(0.1, 0.1, 1_000), "chat")
-    assert not monitor.state.is_drifted
+    assert not monitor.state.reasons
 
 
 def test_another_kind_of_traffic_is_noticed_within_100_requests(monitor: DriftMonitor) -> None:
@@ -131,12 +132,12 @@ def test_short_samples_of_the_same_traffic_raise_no_alarm() -> None:
         monitor, rng = DriftMonitor(known, known.held_out.score), np.random.default_rng(seed)
         for _ in range(4):
             serve(monitor, rng.normal(0.1, 0.1, 50), "chat")
-            assert not monitor.state.is_drifted
+            assert not monitor.state.reasons
 
 
 def test_a_few_requests_prove_no_shift(monitor: DriftMonitor) -> None:
     serve(monitor, np.full(MIN_REQUESTS - 1, 0.9), "chat")
-    assert not monitor.state.is_drifted
+    assert not monitor.state.reasons
 
 
 def test_ranks_that_are_only_bounded_are_no_shift(monitor: DriftMonitor) -> None:
@@ -145,7 +146,7 @@ def test_ranks_that_are_only_bounded_are_no_shift(monitor: DriftMonitor) -> None
     for rank in rng.normal(0.1, 0.1, 3_000):
         low, high = (0.15, 1.0) if rank > 0.15 else (rank, rank)
         monitor.saw_request(float(low), float(high), None, "chat")
-    assert not monitor.state.is_drifted
+    assert not monitor.state.reasons
     assert dict(monitor.state.psi)["chat"] < 0.05
 
 
@@ -156,7 +157,7 @@ def test_many_requests_out_of_domain_alarm(monitor: DriftMonitor) -> None:
     assert monitor.state.reasons == ("out_of_domain",)
     assert monitor.state.concerns("any route")
     serve(monitor, rng.normal(0.1, 0.1, 1_000), "chat")
-    assert not monitor.state.is_drifted
+    assert not monitor.state.reasons
 
 
 @pytest.mark.parametrize("bias", [-0.2, 0.2])
@@ -170,7 +171,7 @@ def test_probabilities_that_are_off_by_a_fifth_are_noticed_within_250_answers(
     assert monitor.state.reasons == (f"calibration_{action.value}",)
     for _ in range(1_000):
         monitor.saw_score(action, 0.5, float(rng.random() < 0.5))
-    assert not monitor.state.is_drifted
+    assert not monitor.state.reasons
 
 
 def test_honest_probabilities_hardly_ever_alarm() -> None:
@@ -180,7 +181,7 @@ def test_honest_probabilities_hardly_ever_alarm() -> None:
         monitor, rng = DriftMonitor(known, known.held_out.score), np.random.default_rng(seed)
         for p in rng.random(3_000):
             monitor.saw_score(SMALL, float(p), float(rng.random() < p))
-            alarms += monitor.state.is_drifted
+            alarms += bool(monitor.state.reasons)
     assert alarms <= 100
     assert dict(monitor.state.bias)["small"] < ALARM
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from router_model.folds import group_numbers, grouped_folds
 
 
-@given(st.lists(st.integers(0, 30), min_size=60, max_size=200), st.integers(0, 99))
+@given(st.lists(st.integers(0, 30), min_size=60, max_size=90), st.integers(0, 99))
 def test_no_group_is_parted_and_folds_are_even(names: list[int], seed: int) -> None:
     groups = group_numbers([str(name) for name in [*names, *range(31)]])
     folds = grouped_folds(groups, 5, np.random.default_rng(seed))

@@ -8,7 +8,6 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from router_model.metrics import (
     apgr,
-    apgr_eleven,
     auroc,
     brier,
     cpt,
@@ -17,7 +16,6 @@ from router_model.metrics import (
     eleven_points,
     is_large_needed,
     pgr,
-    quality_at_share,
     share_curve,
 )
 
@@ -34,9 +32,10 @@ def test_quality_at_a_share_is_the_mean_over_all_ways_to_break_ties(rows: list[t
     scores, labels = columns(rows)
     n = len(rows)
     orders = [order for order in itertools.permutations(range(n)) if (np.diff(scores[list(order)]) <= 0).all()]
+    curve = share_curve(scores, labels)
     for sent in range(n + 1):
         qualities = [(labels[list(o[:sent]), 1].sum() + labels[list(o[sent:]), 0].sum()) / n for o in orders]
-        assert quality_at_share(scores, labels, sent / n) == pytest.approx(np.mean(qualities))
+        assert np.interp(sent / n, *curve) == pytest.approx(np.mean(qualities))
 
 
 def test_pgr_apgr_and_cpt_of_a_hand_computed_case() -> None:
@@ -56,7 +55,8 @@ def test_random_is_half_and_its_cpt_is_the_target() -> None:
     labels[:50] = [0, 1]
     tied = np.zeros(500)
     assert apgr(tied, labels) == pytest.approx(0.5)
-    assert apgr_eleven(tied, labels) == pytest.approx(0.5)
+    shares, quality = eleven_points(tied, labels)
+    np.testing.assert_allclose(np.asarray(pgr(quality, labels)), shares, atol=1e-9)
     assert cpt(tied, labels, 0.5) == pytest.approx(50)
     assert cpt(tied, labels, 0.8) == pytest.approx(80)
 

@@ -7,8 +7,8 @@ import pytest
 from router_model.features import Kind, extract_cheap, extract_outcome
 from router_model.outcomes import Outcome
 from router_model.packing import pack_front, pack_model, unpack_front, unpack_model, with_prefix, without_prefix
-from router_model.training import Trained, TrainingOptions, train
-from tests.router_model.worlds import make_outcomes
+from router_model.training import Trained, train
+from tests.router_model.worlds import QUICK, make_outcomes
 
 
 @pytest.mark.parametrize("with_state", [True, False])
@@ -16,7 +16,7 @@ def test_an_unpacked_model_predicts_what_the_packed_one_did(with_state: bool) ->
     outcomes = [
         replace(one, route=("a", "b")[i % 2]) for i, one in enumerate(make_outcomes(200, with_state=with_state))
     ]
-    model = train(outcomes, TrainingOptions(l2_grid=(30.0,))).model
+    model = train(outcomes, QUICK).model
     arrays, meta = pack_model(model)
     again = unpack_model(arrays, msgspec.json.decode(msgspec.json.encode(meta)))
     features = [extract_outcome(one, model.encoder.kind) for one in outcomes]
@@ -45,7 +45,7 @@ def test_a_front_model_packs_and_unpacks_to_itself(trained: Trained, outcomes: l
 
 def test_only_a_router_of_kind_state_has_a_front_model(trained: Trained) -> None:
     assert trained.model.encoder.kind is Kind.STATE
-    assert train(make_outcomes(150, with_state=False), TrainingOptions(l2_grid=(30.0,))).front is None
+    assert train(make_outcomes(150, with_state=False), QUICK).front is None
 
 
 def test_a_prefix_comes_off_as_it_went_on() -> None:
