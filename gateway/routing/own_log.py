@@ -1,11 +1,14 @@
 """The deployment's own log as outcomes to train on: what the router read, what it did with which probability, and how
 good the answers turned out to be.
 
-    decisions (features, action, propensity) + grades (clients, graders) -> one row, the served model's side known
+    decisions (features, action, propensity) + grades (clients, graders) -> one row, the side of who was chosen known
                                              + shadow pairs              -> one row, both sides known
 
-No text is in it. A row's weight undoes the ways by which it came to be graded: one over the probability of the action,
-or over that of being drawn for a shadow pair, times the label's own weight.
+What the large model made of an answer that it gave in the small one's place is no side of such a row: it is known of
+requests that the small model failed at, or seemed to, and of no others.
+
+No text is in it. A row's weight undoes the ways by which it came to be: one over the probability of the action times
+that of being graded (or, for a shadow pair, over that of being drawn), times the label's own weight.
 """
 
 import asyncio
@@ -28,7 +31,13 @@ from router_model.options import Action
 from router_model.outcomes import Choice, OutcomeRow, write_outcomes
 
 MAX_WEIGHT: Final = 20.0
-"""No row counts more than this many: a handful of rare draws must not outvote everything else."""
+"""Neither chance, of the action or of being graded, makes a row count more than this many: a handful of rare draws must
+not outvote everything else. They are bounded apart, so that where few answers are graded the explored ones still speak
+for all that they stand for.
+"""
+
+CASCADE: Final = "cascade"
+"""Source of labels that come from the second chance's own judgement of a small answer."""
 
 _PAGE = 2_000
 _DECISIONS = DecisionRow.__table__.c
@@ -55,6 +64,7 @@ class _Logged(msgspec.Struct, frozen=True, kw_only=True):
     valid: bool | None
     logprob_mean: float | None
     logprob_min: float | None
+    p_right: float | None
 
 
 class OwnLog(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,31 +157,37 @@ def _kind(row: OutcomeRow) -> Kind | None:
 
 def _row(decision: _Logged, grades: Mapping[str, Grade]) -> OutcomeRow | None:
     """The row of a decision; None where no score is known."""
-    small, large = grades.get("small"), grades.get("large")
-    weak = None if small is None else small.score
-    strong = None if large is None else large.score
-    # What broke its constraint, was cut off or says nothing is wrong, whoever answered in its place.
-    if weak is None and decision.escalated and decision.escalate_reason in {"invalid", "length", "empty"}:
-        weak = 0.0
-    known = [grade for grade in (small, large) if grade is not None and grade.score is not None]
+    small, large = _scored(grades)
+    known = [grade for grade in (small, large) if grade is not None]
     if not known:
         return None
+    weak = None if small is None else small.score
+    strong = None if large is None else large.score
+    answer = _small_answer(decision, grades.get("small"))
+    source = known[0].source
+    if decision.escalated and weak is None:
+        weak, strong, source = _weak_score(decision), None, CASCADE
+        if weak is None:
+            return None
+        if decision.escalate_reason == "low_confidence":
+            answer = _SmallAnswer()  # its score is what the model of answers made of it: nothing to learn for that one
     action, propensity = Action(decision.action), decision.propensity
     served = weak if action is Action.SMALL else strong
     if served is None:
-        # Only the other model's answer was graded: after an escalation, or by a client that asked both. The row tells
-        # of that model, and nothing of what the policy's choice was worth.
+        # Only the other model's answer was graded, by a client that asked both. The row tells of that model, and
+        # nothing of what the policy's choice was worth.
         action = action.other
-    answer = _small_answer(decision, small)
-    is_pair = weak is not None and strong is not None
-    drawn = min((grade.keep_prob for grade in known if grade.shadow), default=1.0) if is_pair else propensity
+    if weak is not None and strong is not None:
+        row_weight = _inverse(min(grade.keep_prob for grade in known))
+    else:
+        row_weight = _inverse(propensity) * _inverse(min(grade.graded_prob for grade in known))
     return OutcomeRow(
         id=str(decision.id),
         group=decision.session_hash or "",
         session=decision.session_hash or "",
-        source=known[0].source,
+        source=source,
         route=decision.route,
-        weight=min(min(grade.weight for grade in known) / drawn, MAX_WEIGHT),
+        weight=min(grade.weight for grade in known) * row_weight,
         weak_score=weak,
         strong_score=strong,
         facts=RequestFacts(prompt_tokens=decision.prompt_tokens),
@@ -191,6 +207,24 @@ def _row(decision: _Logged, grades: Mapping[str, Grade]) -> OutcomeRow | None:
     )
 
 
+def _scored(grades: Mapping[str, Grade]) -> tuple[Grade | None, Grade | None]:
+    """What was said of the small and of the large model's answer, where a score was given.
+
+    A score of form alone is left out beside one of what the other model said: their difference would mean nothing.
+    """
+    small, large = (None if one is None or one.score is None else one for one in map(grades.get, ("small", "large")))
+    if small is not None and large is not None and small.is_form != large.is_form:
+        return (None, large) if small.is_form else (small, None)
+    return small, large
+
+
+def _weak_score(decision: _Logged) -> float | None:
+    """Of a small answer that another was given for: 0 if it failed, else what the model of answers made of it."""
+    if decision.escalate_reason in {"invalid", "length", "empty"}:
+        return 0.0  # what breaks its constraint, is cut off or says nothing is wrong
+    return decision.p_right
+
+
 def _choice(decision: _Logged, grades: Mapping[str, Grade]) -> Choice | None:
     """The decision as it was taken, with the score of what the client got; None where that was not graded."""
     served = grades.get(decision.model_served)
@@ -201,7 +235,12 @@ def _choice(decision: _Logged, grades: Mapping[str, Grade]) -> Choice | None:
         propensity=decision.propensity,
         reward=served.score,
         is_escalated=decision.escalated,
+        graded_prob=served.graded_prob,
     )
+
+
+def _inverse(probability: float) -> float:
+    return min(1 / probability, MAX_WEIGHT)
 
 
 def _tokens(decision: _Logged, model: str, grade: Grade | None) -> int | None:

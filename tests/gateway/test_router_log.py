@@ -17,6 +17,7 @@ from gateway.storage.identifiers import new_id
 from gateway.storage.models import DecisionRow
 from gateway.storage.records import DecisionRecord, OutcomeRecord, Record
 from gateway.storage.sink import SqlRecordSink
+from router_model.cascade import answer_of
 from router_model.facts import RequestFacts
 from router_model.features import FEATURE_SCHEMA_VERSION, Kind, extract
 from router_model.options import Action
@@ -169,19 +170,65 @@ async def test_only_the_period_asked_for_is_read(database: Database) -> None:
 async def test_a_small_answer_that_failed_is_a_wrong_one(database: Database, why: str) -> None:
     made = decision(model_served="large", escalated=True, escalate_reason=why, valid=True)
     await store(database, made, outcome(made, model="large", score=1.0))
-    (row,) = (await read_log(database)).rows
-    assert (row.weak_score, row.strong_score, row.action) == (0.0, 1.0, Action.SMALL)
+    found = await read_log(database)
+    (row,) = found.rows
+    assert (row.weak_score, row.strong_score, row.action, row.source) == (0.0, None, Action.SMALL, "cascade")
+    assert (row.propensity, found.pairs) == (made.propensity, 0)
     assert row.small_valid is (why != "invalid")
+    assert row.choice is not None
+    assert (row.choice.reward, row.choice.is_escalated) == (1.0, True)
 
 
-async def test_after_an_unsure_answer_the_row_tells_of_the_large_model_only(database: Database) -> None:
-    made = decision(model_served="large", escalated=True, escalate_reason="low_confidence")
+async def test_an_unsure_answer_counts_as_it_was_judged_and_teaches_no_model_of_answers(database: Database) -> None:
+    made = decision(
+        model_served="large", escalated=True, escalate_reason="low_confidence", p_right=0.25, logprob_mean=-1.0
+    )
     await store(database, made, outcome(made, model="large", score=1.0))
     (row,) = (await read_log(database)).rows
-    assert (row.weak_score, row.strong_score) == (None, 1.0)
-    # Readable as an outcome, and no evidence of what sending it to either model was worth.
-    assert (row.action, row.propensity) == (Action.LARGE, None)
-    row.outcome()
+    assert (row.weak_score, row.strong_score, row.source) == (0.25, None, "cascade")
+    assert (row.action, row.propensity) == (Action.SMALL, made.propensity)
+    assert answer_of(row.outcome()) is None
+
+
+async def test_where_nobody_judged_it_an_escalation_is_no_row(database: Database) -> None:
+    made = decision(model_served="large", escalated=True, escalate_reason="refusal")
+    await store(database, made, outcome(made, model="large", score=1.0))
+    found = await read_log(database)
+    assert (found.rows, found.ungraded) == ([], 1)
+
+
+async def test_escalations_do_not_make_the_small_model_look_worse_than_it_is(database: Database) -> None:
+    """Two thirds of the small answers are right and graded, one third is cut off; the large model is always right."""
+    made = [decision() for _ in range(20)]
+    made += [decision(model_served="large", escalated=True, escalate_reason="length") for _ in range(10)]
+    await store(database, *made, *(outcome(one, score=1.0) for one in made))
+    found = await read_log(database)
+    assert found.pairs == 0
+    assert sorted(row.weak_score for row in found.rows if row.weak_score is not None) == [0.0] * 10 + [1.0] * 20
+    assert len({row.weight for row in found.rows}) == 1
+
+
+async def test_a_score_of_form_alone_gives_way_to_any_other(database: Database) -> None:
+    made = decision()
+    form = outcome(made, score=1.0, source="schema_valid", weight=1.0, created_at=NOW + timedelta(hours=1))
+    grade = await told(database, made, [outcome(made, score=0.0, source="user", weight=0.5, created_at=NOW), form])
+    assert (grade.score, grade.source) == (0.0, "user")
+
+
+async def test_a_score_of_form_makes_no_pair_with_one_of_substance(database: Database) -> None:
+    made = decision()
+    shadow = [
+        outcome(made, model=name, score=1.0, source="schema_valid", shadow=True, keep_prob=0.1)
+        for name in ("small", "large")
+    ]
+    await store(database, made, *shadow)
+    found = await read_log(database)
+    assert (found.pairs, found.rows[0].weight) == (1, 10.0)
+    await store(database, outcome(made, score=0.0, source="user"))
+    found = await read_log(database)
+    (row,) = found.rows
+    assert (row.weak_score, row.strong_score, row.source, found.pairs) == (0.0, None, "user", 0)
+    assert row.weight == pytest.approx(1 / 0.95)
 
 
 async def told(database: Database, made: DecisionRecord, statements: Sequence[OutcomeRecord]) -> Grade:
@@ -273,3 +320,39 @@ async def test_no_more_than_the_latest_rows_are_read_where_that_is_asked(
     found = await read_log(database, most=2)
     assert [row.id for row in found.rows] == [str(one.id) for one in made[5:7]]
     assert found.ungraded == 2, "of what was read"
+
+
+async def test_a_grade_that_chance_drew_stands_for_those_it_passed_over(database: Database) -> None:
+    later = NOW + timedelta(seconds=1)
+    small, large = decision(), decision(created_at=later, action="large", model_served="large", propensity=0.05)
+    drawn = [outcome(one, score=0.5, source="command", keep_prob=0.1) for one in (small, large)]
+    await store(database, small, large, *drawn)
+    rows = (await read_log(database)).rows
+    assert [row.weight for row in rows] == [pytest.approx(10 / 0.95), pytest.approx(10 * 20)]
+    assert [row.choice and (row.choice.propensity, row.choice.graded_prob) for row in rows] == [
+        (0.95, 0.1),
+        (0.05, 0.1),
+    ]
+
+
+async def test_an_answer_that_a_client_graded_anyway_stands_for_itself(database: Database) -> None:
+    made = decision()
+    drawn = outcome(made, score=0.5, source="command", keep_prob=0.1, created_at=NOW + timedelta(hours=1))
+    grade = await told(database, made, [outcome(made, score=1.0, created_at=NOW), drawn])
+    assert (grade.score, grade.keep_prob, grade.graded_prob) == (0.5, 1.0, 1.0)
+    (row,) = (await read_log(database)).rows
+    assert row.weight == pytest.approx(1 / 0.95)
+
+
+async def test_a_row_from_an_escalation_stands_for_those_that_chance_left_ungraded(database: Database) -> None:
+    made = decision(model_served="large", escalated=True, escalate_reason="invalid")
+    await store(database, made, outcome(made, model="large", score=1.0, source="command", keep_prob=0.25))
+    (row,) = (await read_log(database)).rows
+    assert row.weak_score == 0.0
+    assert row.weight == pytest.approx(4.0 / 0.95)
+
+
+async def test_rare_draws_of_an_answer_are_bounded_as_those_of_the_action_are(database: Database) -> None:
+    made = decision(propensity=1e-3)
+    await store(database, made, outcome(made, score=1.0, source="command", keep_prob=1e-4))
+    assert [row.weight for row in (await read_log(database)).rows] == [MAX_WEIGHT**2]
