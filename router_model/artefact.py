@@ -22,6 +22,7 @@ from router_model.cheap import NAMES
 from router_model.evidence import Evidence, EvidenceMeta
 from router_model.features import FEATURE_SCHEMA_VERSION, Features, Kind
 from router_model.front import FrontModel
+from router_model.learned import LearnedRows
 from router_model.model import Predictions, RouterModel
 from router_model.packing import (
     Arrays,
@@ -39,6 +40,8 @@ from router_model.thresholds import CurvePoint, QualityCurve
 
 FORMAT_VERSION = 2
 MANIFEST_FILE, ARRAYS_FILE = "router.json", "router.safetensors"
+_LEARNED = "learned"
+"""Array of the training rows' digests."""
 
 
 class ArtefactError(ValueError):
@@ -121,7 +124,8 @@ class RouterArtefact:
     """A router ready to decide, with its origin.
 
     evidence: what its thresholds are computed from. front: decides clear cases before a prefill; cascade: judges the
-    small model's answer; recalibration: corrects the model's predictions. Each of the three may be None.
+    small model's answer; recalibration: corrects the model's predictions. Each of the three may be None. learned: the
+    rows that it was trained and recalibrated on; None where it is from before that was kept.
     """
 
     model: RouterModel
@@ -130,6 +134,7 @@ class RouterArtefact:
     front: FrontModel | None = None
     cascade: CascadeModel | None = None
     recalibration: Recalibration | None = None
+    learned: LearnedRows | None = None
 
     @property
     def kind(self) -> Kind:
@@ -179,6 +184,8 @@ class RouterArtefact:
             arrays |= with_prefix("cascade.", cascade_arrays)
         if self.recalibration is not None:
             arrays |= _pack_recalibration(self.recalibration)
+        if self.learned is not None:
+            arrays[_LEARNED] = self.learned.digests
         data: bytes = save_arrays({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())})
         manifest = msgspec.structs.replace(
             self.manifest,
@@ -233,6 +240,7 @@ class RouterArtefact:
             front=None if front is None else unpack_front(without_prefix("front.", arrays), front),
             cascade=None if cascade is None else unpack_cascade(without_prefix("cascade.", arrays), cascade),
             recalibration=None if again is None else _unpack_recalibration(arrays, again),
+            learned=LearnedRows(arrays[_LEARNED]) if _LEARNED in arrays else None,
         )
 
 

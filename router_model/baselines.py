@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from router_model.encoder import Encoder
 from router_model.features import Features
@@ -56,6 +57,18 @@ def knn_scores(encoder: Encoder, train: Sequence[Features], train_labels: Floats
         similar = asked[start : start + 512] @ known.T
         nearest = np.argpartition(-similar, k - 1, axis=1)[:, :k]
         scores[start : start + 512] = gains[nearest].mean(axis=1)
+    return scores
+
+
+def knn_scores_by_folds(
+    encoder: Encoder, features: Sequence[Features], labels: Floats, folds: NDArray[np.intp]
+) -> Floats:
+    """`knn_scores` [n] without training rows: each row's neighbours are those of the other folds [n]."""
+    scores = np.empty(len(features))
+    for fold in np.unique(folds):
+        held, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+        known, asked = [features[int(i)] for i in rest], [features[int(i)] for i in held]
+        scores[held] = knn_scores(encoder, known, labels[rest], asked)
     return scores
 
 

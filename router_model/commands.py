@@ -78,6 +78,7 @@ def evaluate(
     json_out: Path | str | None = None,
     *,
     train_files: Sequence[Path | str] = (),
+    data_names: Sequence[str] | None = None,
     candidates: Sequence[Candidate] = (),
     embedding_model: Path | str | None = None,
     seed: int = 0,
@@ -86,6 +87,7 @@ def evaluate(
     """Score a saved router on files of outcomes; rows it was trained on flatter it, so give it others.
 
     train_files: what it was trained on, to fit the baselines that need training rows (nearest neighbours, subject).
+    data_names: what the report calls the files, where their names say nothing; None is by their names.
     candidates: policies to value on the rows of a log, beside the standard ones; targets, qualities and costs are asked
     of this router. embedding_model: the sentence encoder of a router that reads embeddings. json_out: where to write
     the report as JSON. show: gets the tables to print.
@@ -97,9 +99,8 @@ def evaluate(
     embed = _encoder(embedding_model)
     rows = _rows(artefact, data_files, embed)
     train_rows = _rows(artefact, train_files, embed) if train_files else None
-    report = evaluation_report(
-        rows, train_rows, data_files=[str(path) for path in data_files], candidates=candidates, seed=seed
-    )
+    names = [str(path) for path in data_files] if data_names is None else data_names
+    report = evaluation_report(rows, train_rows, data_files=names, candidates=candidates, seed=seed)
     if json_out is not None:
         _write_json(json_out, report)
     show(evaluation_table(report))

@@ -10,12 +10,13 @@ Three forms of row are read, and may be mixed in one file:
 In all, weak is the small model and strong the large one.
 """
 
+import codecs
 import datetime
 import gzip
 import math
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -36,13 +37,20 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """What the policy chose and what came of it, for estimates of other policies (not for training).
 
     action and propensity: as decided. reward: score of the answer that the client got, 0 to 1; after an escalation that
-    is the large model's, and still the reward of choosing small. is_escalated: whether that happened.
+    is the large model's, and still the reward of choosing small. is_escalated: whether that happened. graded_prob:
+    probability by which that answer came to be graded.
     """
 
     action: Action
     propensity: float
     reward: float
     is_escalated: bool = False
+    graded_prob: float = 1.0
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether all its numbers are within their bounds."""
+        return 0 < self.propensity <= 1 and 0 < self.graded_prob <= 1 and 0 <= self.reward <= 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,10 +163,12 @@ class OutcomeRow(msgspec.Struct, kw_only=True, omit_defaults=True):
             raise ValueError("the row needs `prompt`, or packed `features` in its place")
         if not 0 <= self.weight < math.inf:
             raise ValueError(f"the weight is {self.weight}: use a finite number from 0")
+        if wrong := [name for name, count in asdict(self.facts).items() if count < 0]:
+            raise ValueError(f"`facts.{wrong[0]}` is below 0: counts are 0 or more")
         if self.propensity is not None and not 0 < self.propensity <= 1:
             raise ValueError(f"the propensity is {self.propensity}: use above 0, to 1")
-        if self.choice is not None and not (0 < self.choice.propensity <= 1 and 0 <= self.choice.reward <= 1):
-            raise ValueError("the choice needs a propensity above 0, to 1, and a reward of 0 to 1")
+        if self.choice is not None and not self.choice.is_possible:
+            raise ValueError("the choice needs a propensity and a graded_prob above 0, to 1, and a reward of 0 to 1")
         return Outcome(
             id=self.id,
             group=self.group or self.session or self.id,
@@ -203,14 +213,15 @@ class OutcomeRow(msgspec.Struct, kw_only=True, omit_defaults=True):
 def read_outcomes(paths: Iterable[Path | str]) -> list[Outcome]:
     """Read .jsonl and .jsonl.gz files in the order given.
 
-    OutcomeError names file and line of the first row that is malformed.
+    Other tools' ways of writing are taken: a number as `id`, true and false as `*_correct`, null for what is not there,
+    a byte order mark. OutcomeError names file and line of the first row that is malformed.
     """
     decoder = msgspec.json.Decoder(OutcomeRow)
     outcomes = []
     for path in map(Path, paths):
         for number, line in _lines(path):
             try:
-                outcomes.append(decoder.decode(line).outcome())
+                outcomes.append(_decoded(line, decoder).outcome())
             except (msgspec.DecodeError, ValueError) as error:
                 raise OutcomeError(f"{path}, line {number}: {error}") from error
     return outcomes
@@ -226,18 +237,38 @@ def write_outcomes(path: Path | str, rows: Iterable[OutcomeRow]) -> int:
     return len(lines)
 
 
+def _decoded(line: bytes, decoder: "msgspec.json.Decoder[OutcomeRow]") -> OutcomeRow:
+    """The row in a line, in our own way of writing or another. msgspec.DecodeError: it is none."""
+    try:
+        return decoder.decode(line)
+    except msgspec.ValidationError:
+        found = msgspec.json.decode(line)
+        if not isinstance(found, dict):
+            raise
+    row = {name: value for name, value in found.items() if value is not None}
+    if isinstance(row.get("id"), int | float) and not isinstance(row["id"], bool):
+        row["id"] = str(row["id"])
+    for name in ("weak_correct", "strong_correct"):
+        if isinstance(row.get(name), bool):
+            row[name] = float(row[name])
+    return msgspec.convert(row, OutcomeRow)
+
+
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Numbered lines that are not blank."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield number, line
+                text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+                if text.strip():
+                    yield number, text
     except (OSError, EOFError, zlib.error) as error:
         raise OutcomeError(f"{path}: cannot be read ({error})") from error
 
 
 def _score(side: str, correct: float | None, score: float | None, *, needed: bool) -> float:
+    if correct is not None and correct not in (0, 1):
+        raise ValueError(f"`{side}_correct` is {correct}: use 0 or 1; anything between is a `{side}_score`")
     value = correct if correct is not None else score
     if value is None and not needed:
         return math.nan

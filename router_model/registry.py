@@ -42,7 +42,7 @@ class RegistryState(msgspec.Struct, frozen=True, kw_only=True):
 class Registry:
     """Routers under `folder`, which is made when the first is added.
 
-        <folder>/<hash>/router.json, router.safetensors     never changed once they are there
+        <folder>/<hash>/router.json, router.safetensors     never changed once they are whole
         <folder>/current.json                                replaced as a whole
 
     A reader sees each file as it was or as it is, never half of it; writers exclude each other by a lock on the folder.
@@ -57,17 +57,21 @@ class Registry:
         return self._folder
 
     def add(self, artefact: RouterArtefact) -> str:
-        """Store a router and return its hash; one that is there already stays as it is."""
+        """Store a router and return its hash. One that is there already stays as it is, and is put right if damaged."""
         name = artefact.hash
         target = self._folder / name
         with self._locked():
-            if not target.is_dir():
-                half = self._folder / f".new-{secrets.token_hex(8)}"
-                try:
-                    artefact.save(half)
+            half = self._folder / f".new-{secrets.token_hex(8)}"
+            try:
+                artefact.save(half)
+                for path in half.iterdir():
+                    _flush(path)
+                if not target.is_dir():
                     half.rename(target)
-                finally:
-                    shutil.rmtree(half, ignore_errors=True)
+                else:
+                    _put_right(target, half)
+            finally:
+                shutil.rmtree(half, ignore_errors=True)
         return name
 
     def list(self) -> tuple[str, ...]:
@@ -86,10 +90,6 @@ class Registry:
         if artefact.hash != full:
             raise ArtefactError(f"{self._folder / full} is not the router of that hash: add it again")
         return artefact
-
-    def folder_of(self, name: str) -> Path:
-        """The folder of a router, for `RouterArtefact.load`. UnknownArtefact."""
-        return self._folder / self.find(name)
 
     def find(self, name: str) -> str:
         """The full hash that begins with `name`. UnknownArtefact: there is none, or more than one."""
@@ -120,10 +120,15 @@ class Registry:
         return history[-1].hash if history else None
 
     def promote(self, name: str, *, note: str = "", at: datetime | None = None) -> str:
-        """Put a router in force and return its full hash. at: None is now. UnknownArtefact."""
+        """Put a router in force and return its full hash; one that is in force already leaves the history as it is.
+
+        at: None is now. UnknownArtefact.
+        """
         full = self.find(name)
         with self._locked():
-            self._write((*self.history, Promotion(hash=full, at=at or datetime.now(UTC), note=note)))
+            history = self.history
+            if not history or history[-1].hash != full:
+                self._write((*history, Promotion(hash=full, at=at or datetime.now(UTC), note=note)))
         return full
 
     def rollback(self, *, note: str = "", at: datetime | None = None) -> str | None:
@@ -133,17 +138,13 @@ class Registry:
         is in force, so there is nothing to take back.
         """
         with self._locked():
-            standing: list[str | None] = []
-            for one in self.history:
-                if one.is_rollback:
-                    standing.pop()
-                else:
-                    standing.append(one.hash)
+            history = self.history
+            standing = _standing(history)
             if not standing:
                 raise UnknownArtefact("no router is in force by promotion, so there is none to go back from")
             before = standing[-2] if len(standing) > 1 else None
             back = Promotion(hash=before, at=at or datetime.now(UTC), is_rollback=True, note=note)
-            self._write((*self.history, back))
+            self._write((*history, back))
         return before
 
     def _write(self, history: tuple[Promotion, ...]) -> None:
@@ -166,3 +167,36 @@ class Registry:
         with (self._folder / LOCK_FILE).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _standing(history: tuple[Promotion, ...]) -> list[str | None]:
+    """What was put in force and not taken back, oldest first, no two neighbours equal; the last one is in force.
+
+    A history may name a router twice in a row: promoting what was in force once added to it.
+    """
+    standing: list[str | None] = []
+    for one in history:
+        if one.is_rollback:
+            while standing and standing[-1] != one.hash:
+                standing.pop()
+        elif not standing or standing[-1] != one.hash:
+            standing.append(one.hash)
+    return standing
+
+
+def _put_right(target: Path, intact: Path) -> None:
+    """Replace the files of `target` that differ from those of `intact`, each as a whole.
+
+    Both folders are of one hash, which fixes every byte: a reader finds a damaged router until all files are replaced,
+    and never a mixture that passes for one.
+    """
+    for path in intact.iterdir():
+        there = target / path.name
+        if not there.is_file() or there.read_bytes() != path.read_bytes():
+            path.replace(there)
+
+
+def _flush(path: Path) -> None:
+    """Have the file's content on the disk before its name is: a crash in between must not leave it empty."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from router_model.promises import Realised
     from router_model.thresholds import CurvePoint
 
-WIDTH = 152
+WIDTH = 166
 
 
 def training_table(report: "TrainReport") -> str:
@@ -53,7 +53,8 @@ def evaluation_table(report: "EvaluationReport") -> str:
         f"domain {_interval(report.out_of_domain_share)}. Brackets are 95 % intervals over groups."
     ]
     if report.routers:
-        parts += [_routing(report), _calibration(report), _targets(report), _shares(report), *_drift(report)]
+        parts += [_routing(report), *_left_out(report), _calibration(report), _targets(report)]
+        parts += [*_unknown(report), _shares(report), *_drift(report)]
     elif report.calibration_small or report.calibration_large:
         parts.append(_calibration(report))
     if report.off_policy is not None:
@@ -77,6 +78,11 @@ def _routing(report: "EvaluationReport") -> Table:
             _interval(quality.auroc_need),
         )
     return table
+
+
+def _left_out(report: "EvaluationReport") -> Iterator[str]:
+    for name, why in report.left_out.items():
+        yield f"Without {name}: {why}."
 
 
 def _calibration(report: "EvaluationReport") -> Table:
@@ -114,6 +120,14 @@ def _targets(report: "EvaluationReport") -> Table:
         table.add_row(name, f"{one.wanted:g} ({one.scale.value})", promise, "threshold", *fixed, "", "")
         table.add_row("", "", "", "served", *served, f"{one.calibrated_share:.0%}", one.status.value, end_section=True)
     return table
+
+
+def _unknown(report: "EvaluationReport") -> Iterator[str]:
+    """Why targets are not identifiable, each reason once."""
+    reasons = dict.fromkeys(one.reason for one in report.targets.values() if one.reason is not None)
+    for reason in reasons:
+        names = ", ".join(name for name, one in report.targets.items() if one.reason == reason)
+        yield f"Not identifiable ({names}): {reason}."
 
 
 def _realised(one: "Realised") -> tuple[str, ...]:

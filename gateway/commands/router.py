@@ -1,11 +1,12 @@
 """`pointsman router`: train a router on outcomes, score one, and choose which one decides."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.commands.arguments import CommandError, add_model_arguments, add_settings_arguments, period, settings_of
-from gateway.commands.router_data import DATA_HELP, outcome_files, write_log
+from gateway.commands.router_data import DATA_HELP, OWN_LOG, is_log, outcome_files, write_log
 from gateway.commands.router_registry import add_registry
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def add_router(commands: "Subparsers") -> None:
         "generate-outcomes",
         help="run both models over a file of requests and grade them",
         description="Send every request to both models the way the server would, grade the answers, and write the "
-        "outcomes that `router train` reads.",
+        "outcomes that `router train` reads. Requests that not both models can answer are skipped and named. A run "
+        "that was stopped is taken up by the same command.",
     )
     generate.add_argument(
         "--data",
@@ -64,7 +66,8 @@ def add_router(commands: "Subparsers") -> None:
         nargs="+",
         default=[],
         metavar="DATA",
-        help="what the router was trained on, to fit the baselines that need it (nearest neighbours, subject)",
+        help="what the router was trained on, to fit the baselines that need it: subject, and nearest neighbours, "
+        "which without it are sought among the rows of --data",
     )
     evaluate.add_argument(
         "--policy",
@@ -134,10 +137,23 @@ def _generate(parsed: argparse.Namespace) -> int:
         made = asyncio.run(generate_outcomes(settings_of(parsed), parsed.data, parsed.out, GraderName(parsed.grader)))
     except (ApiError, EngineError, ValueError, OSError) as error:
         raise CommandError(", ".join([str(error), *getattr(error, "__notes__", ())])) from error
+    except KeyboardInterrupt:
+        print(
+            f"stopped: what was made is kept beside {parsed.out}, and the same command goes on from there",
+            file=sys.stderr,
+        )
+        raise
+    before = f", {made.taken_up} of them from the run before" if made.taken_up else ""
     print(
-        f"{made.rows} outcomes in {parsed.out}: the small model scores {made.small_score:.1%}, the large one "
+        f"{made.rows} outcomes in {parsed.out}{before}: the small model scores {made.small_score:.1%}, the large one "
         f"{made.large_score:.1%}" + (f"; {made.ungraded} requests stayed ungraded" if made.ungraded else "")
     )
+    if made.skipped:
+        print(f"{made.skipped} requests were skipped:")
+        for one in made.first_skipped:
+            print(f"  {one.id}: {one.why}")
+        if made.skipped > len(made.first_skipped):
+            print(f"  and {made.skipped - len(made.first_skipped)} more")
     return 0
 
 
@@ -155,6 +171,7 @@ def _evaluate(parsed: argparse.Namespace) -> int:
                 files,
                 parsed.json,
                 train_files=train_files,
+                data_names=[OWN_LOG if is_log(source) else source for source in parsed.data],
                 candidates=candidates,
                 embedding_model=parsed.embedding_model,
                 seed=parsed.seed,
@@ -175,10 +192,9 @@ def _export(parsed: argparse.Namespace) -> int:
 
 def _fingerprint(folder: Path | None) -> str:
     """The engine's fingerprint of a checkpoint; empty without one."""
-    if folder is None:
-        return ""
-    if not (folder / "config.json").is_file():
-        raise CommandError(f"there is no model in {folder}: name a checkpoint folder")
-    from engine.loaded_model import fingerprint
+    from gateway.routing.pair import NoCheckpoint, fingerprint_of
 
-    return fingerprint(folder)
+    try:
+        return "" if folder is None else fingerprint_of(folder)
+    except NoCheckpoint as error:
+        raise CommandError(str(error)) from error

@@ -55,7 +55,8 @@ def outcome_files(parsed: Namespace, sources: Sequence[str]) -> Iterator[list[Pa
 
 
 def outcomes_of(parsed: Namespace, sources: Sequence[str], since: datetime | None, kind: "Kind") -> "list[Outcome]":
-    """The outcomes of all sources; of a log those of decisions made since then that a router of that kind can read.
+    """The outcomes of all sources, without decisions made before then; of a log those that a router of that kind can
+    read. Says how many rows of files are left out.
 
     Raises CommandError for a database that cannot be used, OutcomeError for a file that cannot be read.
     """
@@ -63,12 +64,26 @@ def outcomes_of(parsed: Namespace, sources: Sequence[str], since: datetime | Non
     from gateway.routing.own_log import read_log
     from router_model.outcomes import read_outcomes
 
-    found = read_outcomes([source for source in sources if not is_log(source)])
+    read = read_outcomes([source for source in sources if not is_log(source)])
+    found = [one for one in read if not _is_before(one, since)]
+    if len(found) < len(read):
+        print(
+            f"{len(read) - len(found)} of {len(read)} rows are left out: they were decided before both routers were "
+            "made, so one of them may have been trained on them"
+        )
     for source in sources:
         if is_log(source):
             log = with_database(settings_at(parsed, source), lambda database: read_log(database, since, kind=kind))
             found += [row.outcome() for row in log.rows]
     return found
+
+
+def _is_before(outcome: "Outcome", since: datetime | None) -> bool:
+    """Whether an outcome is of a decision made before then; a time without a zone is UTC."""
+    at = outcome.decided_at
+    if since is None or at is None:
+        return False
+    return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)) < since
 
 
 def settings_at(parsed: Namespace, source: str) -> Settings:

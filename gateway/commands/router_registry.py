@@ -5,12 +5,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gateway.commands.arguments import CommandError, add_model_arguments, add_settings_arguments, settings_of
 from gateway.commands.router_data import DATA_HELP, OWN_LOG, outcomes_of
 
 if TYPE_CHECKING:
     from gateway.commands.arguments import Subparsers
+    from gateway.routing.pair import ServedPair
+    from gateway.routing.policy_source import PolicyInForce
+    from gateway.settings import Settings
     from router_model.artefact import RouterArtefact
+    from router_model.features import Embed
     from router_model.promotion import Comparison
 
 _SHORT = 12
@@ -31,8 +37,8 @@ def add_registry(actions: "Subparsers") -> None:
         "--data",
         nargs="+",
         metavar="DATA",
-        help=f"what to compare on. {DATA_HELP}; of a log, what was routed since the router was made counts "
-        "(default: log:)",
+        help=f"what to compare on. {DATA_HELP}; of routed requests, those since the router was made count, and none "
+        "that a router was trained on (default: log:)",
     )
     promote.add_argument("--force", action="store_true", help="without a comparison")
     rollback = actions.add_parser("rollback", help="go back to the router that decided before the last promotion")
@@ -48,59 +54,70 @@ def add_registry(actions: "Subparsers") -> None:
         action="store_true",
         help="put it in force if it is better on the latest third of the conversations, which is then held back",
     )
+    for action in (promote, calibrate):
+        action.add_argument(
+            "--embedding-model",
+            type=Path,
+            metavar="DIR",
+            help="sentence encoder of a router that reads embeddings (default: routing.embedding_model)",
+        )
     runs = ((artefacts, _artefacts), (promote, _promote), (rollback, _rollback), (calibrate, _calibrate))
     for action, run in runs:
         add_settings_arguments(action)
-        add_model_arguments(action, hidden=True)
+        add_model_arguments(action)
         action.set_defaults(run=run)
 
 
 def _artefacts(parsed: argparse.Namespace) -> int:
-    from gateway.routing.promotion import in_force, registry_of
+    from gateway.routing.promotion import registry_of
     from router_model.artefact import ArtefactError
 
-    settings = settings_of(parsed)
+    settings = _settings(parsed)
     registry = registry_of(settings)
-    try:
-        current = registry.current()
-    except ArtefactError as error:
-        raise CommandError(str(error)) from error
+    served = _in_force(settings)
+    current = served.artefact if served.is_promoted else None
     for name in registry.list():
-        mark = "*" if name == current else " "
+        mark = "*" if current is not None and name == current.hash else " "
         try:
             print(f"{mark} {_line(registry.load(name))}")
         except ArtefactError as error:
             print(f"{mark} {name[:_SHORT]}  cannot be used: {error}")
-    if current is None:
-        configured = in_force(settings)
-        print("* the rule" if configured is None else f"* {_line(configured)}  (of the settings)")
+    if not served.is_promoted:
+        print("* the rule" if served.artefact is None else f"* {_line(served.artefact)}  (of the settings)")
+    for problem in served.problems:
+        print(problem)
     return 0
 
 
 def _promote(parsed: argparse.Namespace) -> int:
-    from gateway.routing.promotion import NoComparison, in_force, made_at, promote, registry_of, unlearned_since
-    from router_model.artefact import ArtefactError, RouterArtefact
+    from gateway.routing.policy_source import policy_of
+    from gateway.routing.promotion import NoComparison, made_at, promote, registry_of, unlearned_since
+    from router_model.artefact import ArtefactError, ModelMismatch
     from router_model.promotion import PromotionRefused
     from router_model.registry import UnknownArtefact
 
-    settings = settings_of(parsed)
+    settings = _settings(parsed)
     registry = registry_of(settings)
+    pair = _pair(settings)
     folder = Path(parsed.router)
     try:
-        if folder.is_dir():
-            candidate, since = RouterArtefact.load(folder), made_at(folder)
+        name = None if folder.is_dir() else registry.find(parsed.router)
+        candidate = pair.load(folder if name is None else registry.folder / name)
+        policy_of(candidate, settings)  # refused here is what a server would pass over
+        since = made_at(folder if name is None else registry.folder / name)
+        if name is None:
             print(f"added {_line(registry.load(registry.add(candidate)))}")
-        else:
-            candidate = registry.load(parsed.router)
-            since = made_at(registry.folder / candidate.hash)
-        incumbent = in_force(settings)
+        incumbent = _in_force(settings).artefact
         other = None if incumbent is None else unlearned_since(registry, incumbent.hash)
         since = since if other is None else max(since, other)
         needs_data = not parsed.force and incumbent is not None and incumbent.hash != candidate.hash
         outcomes = outcomes_of(parsed, parsed.data or [OWN_LOG], since, candidate.kind) if needs_data else []
-        done = promote(registry, candidate, incumbent, outcomes, force=parsed.force)
+        embed = _encoder(settings, candidate, incumbent) if outcomes else None
+        done = promote(registry, candidate, incumbent, outcomes, force=parsed.force, embed=embed)
     except PromotionRefused as error:
         raise CommandError(str(error)) from error
+    except ModelMismatch as error:
+        raise CommandError(f"{error}; --small and --large, or the settings, say which is served") from error
     except (NoComparison, ArtefactError, UnknownArtefact, ValueError, OSError) as error:
         raise CommandError(str(error.args[0] if error.args else error)) from error
     _show(done.comparison)
@@ -113,34 +130,80 @@ def _rollback(parsed: argparse.Namespace) -> int:
     from router_model.artefact import ArtefactError
     from router_model.registry import UnknownArtefact
 
+    settings = _settings(parsed)
     try:
-        name = registry_of(settings_of(parsed)).rollback(at=datetime.now(UTC))
+        name = registry_of(settings).rollback(at=datetime.now(UTC))
     except (UnknownArtefact, ArtefactError, OSError) as error:
         raise CommandError(str(error.args[0])) from error
-    print("in force: " + ("what the settings say" if name is None else name[:_SHORT]))
+    if name is None:
+        print("in force: what the settings say")
+        return 0
+    served = _in_force(settings)
+    print("in force: " + (name[:_SHORT] if served.is_promoted else "what the settings say"))
+    for problem in served.problems:
+        print(problem)
     return 0
 
 
 def _calibrate(parsed: argparse.Namespace) -> int:
-    from gateway.routing.promotion import in_force, promote, recalibrated, registry_of
+    from gateway.routing.promotion import promote, recalibrated, registry_of
     from router_model.artefact import ArtefactError
 
-    settings = settings_of(parsed)
+    settings = _settings(parsed)
     registry = registry_of(settings)
     try:
-        old = in_force(settings)
+        served = _in_force(settings)
+        old = served.artefact
         if old is None:
-            raise CommandError("no trained router is in force, so there is none to calibrate: train and promote one")
+            why = "no trained router is in force, so there is none to calibrate: train and promote one"
+            raise CommandError("; ".join([why, *served.problems]))
         outcomes = outcomes_of(parsed, parsed.data, None, old.kind)
-        new = recalibrated(old, outcomes, hold_back=parsed.promote)
+        embed = _encoder(settings, old)
+        new = recalibrated(old, outcomes, hold_back=parsed.promote, embed=embed)
         registry.add(new.artefact)
         print(f"added {_line(new.artefact)}")
         if parsed.promote:
-            _show(promote(registry, new.artefact, old, new.held_back).comparison)
+            _show(promote(registry, new.artefact, old, new.held_back, embed=embed).comparison)
             print(f"in force: {new.artefact.hash[:_SHORT]}")
     except (ArtefactError, ValueError, OSError) as error:
         raise CommandError(str(error)) from error
     return 0
+
+
+def _settings(parsed: argparse.Namespace) -> "Settings":
+    """The settings in force, with the encoder that the command line names."""
+    settings = settings_of(parsed)
+    if getattr(parsed, "embedding_model", None) is None:
+        return settings
+    routing = msgspec.structs.replace(settings.routing, embedding_model=parsed.embedding_model)
+    return msgspec.structs.replace(settings, routing=routing)
+
+
+def _pair(settings: "Settings") -> "ServedPair":
+    """The pair that a server with these settings serves. Raises CommandError."""
+    from gateway.routing.pair import NoCheckpoint, ServedPair
+
+    try:
+        return ServedPair.of_settings(settings)
+    except (NoCheckpoint, OSError) as error:
+        raise CommandError(str(error)) from error
+
+
+def _in_force(settings: "Settings") -> "PolicyInForce":
+    """What decides in a server with these settings. Raises CommandError."""
+    from gateway.routing.policy_source import policy_in_force
+
+    return policy_in_force(settings, _pair(settings))
+
+
+def _encoder(settings: "Settings", *routers: "RouterArtefact | None") -> "Embed | None":
+    """The sentence encoder, where one of the routers reads embeddings. NoEncoder."""
+    from gateway.routing.policy_source import load_encoder
+    from router_model.features import Kind
+
+    if all(one is None or one.kind is not Kind.EMBEDDING for one in routers):
+        return None
+    return load_encoder(settings)
 
 
 def _line(artefact: "RouterArtefact") -> str:
@@ -152,9 +215,17 @@ def _line(artefact: "RouterArtefact") -> str:
 
 
 def _show(comparison: "Comparison | None") -> None:
-    if comparison is None or comparison.apgr is None:
+    if comparison is None:
         return
-    print(
-        f"APGR {comparison.apgr.value:+.3f} against {comparison.incumbent[:_SHORT]}, at least "
-        f"{comparison.apgr.lower:+.3f} with 95 % confidence, on {comparison.n_rows} requests"
-    )
+    if comparison.n_learned:
+        print(f"{comparison.n_learned} requests are left out: one of the routers was trained on them")
+    for name in comparison.unchecked:
+        print(
+            f"{name[:_SHORT]} does not say what it was trained on (train it again, and it does): that these requests "
+            "were not among it cannot be checked"
+        )
+    if comparison.apgr is not None:
+        print(
+            f"APGR {comparison.apgr.value:+.3f} against {comparison.incumbent[:_SHORT]}, at least "
+            f"{comparison.apgr.lower:+.3f} with 95 % confidence, on {comparison.n_rows} requests"
+        )

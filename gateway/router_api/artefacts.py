@@ -13,6 +13,7 @@ from gateway.openai.guard import operator_of
 from gateway.router_api.reading import read_json
 from gateway.router_api.report import storage_away
 from gateway.routing.own_log import read_log
+from gateway.routing.policy_source import policy_of
 from gateway.routing.promotion import NoComparison, Promoted, made_at, promote, unlearned_since
 from gateway.services import Services
 from gateway.storage.protocols import StorageUnavailable
@@ -137,6 +138,7 @@ async def promoted(services: Services, name: str, *, force: bool, held_back: lis
     full = await asyncio.to_thread(registry.find, name)
     try:
         candidate = await asyncio.to_thread(registry.load, full, small_model=small, large_model=large)
+        await asyncio.to_thread(policy_of, candidate, services.settings)  # what could not decide comes not into force
         outcomes = held_back
         if outcomes is None:
             since = unlearned_since(registry, full, in_force(services))

@@ -51,7 +51,7 @@ async def show_report(request: Request[Any, Any, Any]) -> Response[bytes]:
     if form == "html":
         page = await asyncio.to_thread(render_page, report)
         headers = {"content-security-policy": _PAGE_POLICY, "x-content-type-options": "nosniff"}
-        return Response(page.encode(), media_type="text/html; charset=utf-8", headers=headers)
+        return Response(page.encode(), media_type="text/html", headers=headers)
     return Response(msgspec.json.encode(report), media_type="application/json")
 
 

@@ -2,6 +2,7 @@
 none, and a rule decides."""
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -9,6 +10,7 @@ import numpy as np
 
 from gateway.prices import PriceTable
 from gateway.routing.catalogue import Catalogue, Target
+from gateway.routing.pair import ServedPair
 from gateway.settings import Settings
 from router_model.artefact import ArtefactError, RouterArtefact
 from router_model.costs import Prices, TokenPrice
@@ -25,25 +27,52 @@ log = logging.getLogger(__name__)
 _TOKENS = 1e6
 
 
-def load_policy(settings: Settings, catalogue: Catalogue) -> Policy | None:
-    """The trained router for the served pair; None, with a line in the log, where there is none that fits.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyInForce:
+    """policy: what decides; None where a rule does. is_promoted: it is the registry's, else that of the settings.
+
+    problems: why what was promoted, or configured, is not used; sentences without a full stop.
+    """
+
+    policy: Policy | None
+    is_promoted: bool = False
+    problems: tuple[str, ...] = ()
+
+    @property
+    def artefact(self) -> RouterArtefact | None:
+        """The router that decides."""
+        return None if self.policy is None else self.policy.artefact
+
+
+def policy_in_force(settings: Settings, pair: ServedPair) -> PolicyInForce:
+    """What decides in a server with these settings that serves this pair.
 
     An artefact that does not fit is no reason not to serve: the next source is tried, and every decision row says what
     decided.
     """
+    problems: list[str] = []
     try:
         if (current := Registry(settings.registry_dir).current()) is not None:
-            return promoted_policy(current, settings, catalogue)
+            return PolicyInForce(policy=_promoted(current, settings, pair), is_promoted=True)
     except (LookupError, ValueError, OSError) as error:
-        log.warning("the router that was promoted is not used: %s", error)
-    if settings.router_path is None:
+        problems.append(f"the router that was promoted is not used: {error}")
+    policy = None
+    if settings.router_path is not None:
+        try:
+            policy = policy_of(pair.load(settings.router_path), settings)
+        except ValueError as error:
+            problems.append(f"`auto` follows the rule (reason no_router): {error}")
+    return PolicyInForce(policy=policy, problems=tuple(problems))
+
+
+def load_policy(settings: Settings, catalogue: Catalogue) -> Policy | None:
+    """The trained router for the served pair; None, with a line in the log, where there is none that fits."""
+    found = policy_in_force(settings, ServedPair.of_catalogue(catalogue))
+    for problem in found.problems:
+        log.warning("%s", problem)
+    if found.policy is None and settings.router_path is None:
         log.info("no router is configured: `auto` follows the rule (reason no_router)")
-        return None
-    try:
-        return policy_of(RouterArtefact.load(settings.router_path, **_pair(catalogue)), settings)
-    except ValueError as error:
-        log.warning("`auto` follows the rule (reason no_router): %s", error)
-        return None
+    return found.policy
 
 
 def promoted_policy(name: str, settings: Settings, catalogue: Catalogue) -> Policy:
@@ -51,12 +80,12 @@ def promoted_policy(name: str, settings: Settings, catalogue: Catalogue) -> Poli
 
     Raises UnknownArtefact, and ArtefactError for one that is not of the served pair.
     """
-    return policy_of(Registry(settings.registry_dir).load(name, **_pair(catalogue)), settings)
+    return _promoted(name, settings, ServedPair.of_catalogue(catalogue))
 
 
-def _pair(catalogue: Catalogue) -> dict[str, str]:
-    """The served pair's fingerprints."""
-    return {f"{alias}_model": catalogue[alias].info.fingerprint for alias in ("small", "large")}
+def _promoted(name: str, settings: Settings, pair: ServedPair) -> Policy:
+    registry = Registry(settings.registry_dir)
+    return policy_of(registry.load(name, small_model=pair.small, large_model=pair.large), settings)
 
 
 def policy_of(artefact: RouterArtefact, settings: Settings) -> Policy:

@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 
 from gateway.settings import Settings
-from router_model.artefact import MANIFEST_FILE, ArtefactError, RouterArtefact
+from router_model.artefact import MANIFEST_FILE, RouterArtefact
 from router_model.bundle import recalibrate
+from router_model.features import Embed
 from router_model.outcomes import Outcome
 from router_model.promotion import Comparison, compare
 from router_model.registry import Registry
@@ -42,26 +43,6 @@ def registry_of(settings: Settings) -> Registry:
     return Registry(settings.registry_dir)
 
 
-def in_force(
-    settings: Settings, *, small_model: str | None = None, large_model: str | None = None
-) -> RouterArtefact | None:
-    """The router that decides: the registry's, or that of the settings; None where neither can be used.
-
-    small_model, large_model: fingerprints of the served pair, None to leave unchecked.
-    """
-    registry = registry_of(settings)
-    current = registry.current()
-    folders = [None if current is None else registry.folder / current, settings.router_path]
-    for folder in folders:
-        if folder is None:
-            continue
-        try:
-            return RouterArtefact.load(folder, small_model=small_model, large_model=large_model)
-        except ArtefactError:
-            continue
-    return None
-
-
 def promote(
     registry: Registry,
     candidate: RouterArtefact,
@@ -69,10 +50,12 @@ def promote(
     outcomes: Sequence[Outcome],
     *,
     force: bool = False,
+    embed: Embed | None = None,
 ) -> Promoted:
     """Put a router of the registry in force.
 
-    incumbent: the one that decides now, None for a rule. outcomes: of requests that neither was trained on.
+    incumbent: the one that decides now, None for a rule. outcomes: of requests that neither was trained on. embed: the
+    sentence encoder, for routers that read embeddings of rows with a text.
 
     PromotionRefused: not measurably better. NoComparison: there are no outcomes. ValueError: too few, or of features
     that one of the two cannot read. UnknownArtefact: it is not in the registry.
@@ -85,25 +68,28 @@ def promote(
                 f"there is nothing to compare {name[:12]} with the router in force on: bring outcomes of requests that "
                 "neither was trained on, or force the promotion"
             )
-        comparison = compare(candidate, incumbent, outcomes)
+        comparison = compare(candidate, incumbent, outcomes, embed=embed)
         comparison.require()
     registry.promote(name, at=datetime.now(UTC), note=_note(comparison, incumbent, force=force))
     return Promoted(hash=name, comparison=comparison)
 
 
-def recalibrated(artefact: RouterArtefact, outcomes: Sequence[Outcome], *, hold_back: bool) -> Recalibrated:
+def recalibrated(
+    artefact: RouterArtefact, outcomes: Sequence[Outcome], *, hold_back: bool, embed: Embed | None = None
+) -> Recalibrated:
     """The router with its probabilities and thresholds fitted to newer outcomes.
 
-    hold_back: leave the latest third of the conversations out, to compare on. ValueError: too few outcomes, or of
-    features that the router cannot read.
+    hold_back: leave the latest third of the conversations out, to compare on. embed: as for `promote`. ValueError: too
+    few outcomes, or of features that the router cannot read.
     """
     if not hold_back:
-        return Recalibrated(artefact=recalibrate(artefact, outcomes), held_back=[])
+        return Recalibrated(artefact=recalibrate(artefact, outcomes, embed=embed), held_back=[])
     groups = list(dict.fromkeys(one.group for one in outcomes))  # in the order in which they began
     latest = set(groups[round(len(groups) * (1 - _HELD_BACK)) :])
     fitted = [one for one in outcomes if one.group not in latest]
     return Recalibrated(
-        artefact=recalibrate(artefact, fitted), held_back=[one for one in outcomes if one.group in latest]
+        artefact=recalibrate(artefact, fitted, embed=embed),
+        held_back=[one for one in outcomes if one.group in latest],
     )
 
 

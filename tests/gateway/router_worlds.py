@@ -1,12 +1,15 @@
 """Outcomes of a made-up world for the tests' pair: which model is right shows in the first number of the state."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from engine.loaded_model import fingerprint
 from gateway.storage.identifiers import new_id
 from gateway.storage.records import DecisionRecord, OutcomeRecord, Record
+from router_model.artefact import RouterArtefact
 from router_model.commands import train
 from router_model.facts import RequestFacts
 from router_model.features import FEATURE_SCHEMA_VERSION, extract
@@ -48,6 +51,31 @@ def train_router(folder: Path, checkpoints: Checkpoints, rows: list[OutcomeRow])
     out = folder / "router"
     train([folder / "outcomes.jsonl"], out, small_model=small, large_model=large, show=lambda _: None)
     return out
+
+
+@dataclass(frozen=True, slots=True)
+class Routers:
+    """Folders. blind: trained where the state says nothing; seeing: where it says nearly all."""
+
+    blind: Path
+    seeing: Path
+
+    def hash(self, name: str) -> str:
+        return RouterArtefact.load(getattr(self, name)).hash
+
+
+def train_routers(folder: Path, checkpoints: Checkpoints) -> Routers:
+    """Both, of the pair."""
+    return Routers(
+        train_router(folder / "blind", checkpoints, world(200, 1, strength=0.0)),
+        train_router(folder / "seeing", checkpoints, world(400, 2)),
+    )
+
+
+def foreign_router(routers: Routers, small_model: str = "0" * 64) -> RouterArtefact:
+    """The seeing one, as if it had been trained for another small model."""
+    found = RouterArtefact.load(routers.seeing)
+    return replace(found, manifest=msgspec.structs.replace(found.manifest, small_model=small_model))
 
 
 def logged(rows: list[OutcomeRow]) -> list[Record]:

@@ -1,7 +1,6 @@
 """The registry of routers over HTTP and by the command: listed, promoted, refused, rolled back, recalibrated."""
 
 import asyncio
-import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +16,8 @@ from gateway.storage.models import DecisionRow, OutcomeRow
 from gateway.storage.records import Record
 from gateway.storage.sink import SqlRecordSink
 from router_model.artefact import RouterArtefact
-from router_model.outcomes import write_outcomes
-from tests.gateway.router_worlds import logged, train_router, world
+from router_model.registry import Registry
+from tests.gateway.router_worlds import Routers, foreign_router, logged, train_routers, world
 from tests.gateway.rows import new_key, post, rows, sqlite_url
 from tests.gateway.server import Checkpoints, GatewayServer, Reply, run_server
 
@@ -26,24 +25,16 @@ PATH = "/v1/router/artefacts"
 CALIBRATE = "/v1/router/calibrate"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Routers:
-    """Folders. blind: trained where the state says nothing; seeing: where it says nearly all."""
-
-    blind: Path
-    seeing: Path
-
-    def hash(self, name: str) -> str:
-        return RouterArtefact.load(getattr(self, name)).hash
-
-
 @pytest.fixture(scope="module")
 def routers(checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Routers:
-    folder = tmp_path_factory.mktemp("routers")
-    return Routers(
-        train_router(folder / "blind", checkpoints, world(200, 1, strength=0.0)),
-        train_router(folder / "seeing", checkpoints, world(400, 2)),
-    )
+    return train_routers(tmp_path_factory.mktemp("routers"), checkpoints)
+
+
+@pytest.fixture(autouse=True)
+def served_pair(checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands' settings name the pair that the servers serve."""
+    monkeypatch.setenv("POINTSMAN_SMALL", str(checkpoints.small))
+    monkeypatch.setenv("POINTSMAN_LARGE", str(checkpoints.large))
 
 
 @pytest.fixture(scope="module")
@@ -212,12 +203,23 @@ def test_a_page_in_a_browser_cannot_change_routing(server: GatewayServer) -> Non
         assert server.fetch(path, b'{"share": 1}', {"content-type": "text/plain"}).status == 415
 
 
-def test_a_router_of_another_pair_is_not_taken(routed: GatewayServer, routers: Routers, tmp_path: Path) -> None:
-    foreign = RouterArtefact.load(routers.seeing)
-    manifest = msgspec.structs.replace(foreign.manifest, small_model="0" * 64)
-    dataclasses.replace(foreign, manifest=manifest).save(tmp_path / "foreign")
-    assert command(routed, "promote", str(tmp_path / "foreign"), "--force") == 0
-    name = RouterArtefact.load(tmp_path / "foreign").hash
+def test_a_router_of_another_pair_is_not_taken(
+    routed: GatewayServer, routers: Routers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    foreign_router(routers).save(tmp_path / "foreign")
+    assert command(routed, "promote", str(tmp_path / "foreign"), "--force") == 2
+    refused = capsys.readouterr().err
+    registry = Registry(routed.log.parent / "routers")
+    assert registry.history == ()
+    name = registry.add(RouterArtefact.load(tmp_path / "foreign"))
+    assert command(routed, "promote", name, "--force") == 2
+    reply = post(routed, PATH, {"promote": name, "force": True})
+    assert error(reply) == (422, "cannot_compare")
+    # The same check in the same words, but for where the router lies.
+    for said in (refused, capsys.readouterr().err, reply.json["error"]["message"]):
+        assert f"was trained for the small model {'0' * 64}, but" in said
+        assert "train a router on this pair's outcomes, or serve the pair it was trained for" in said
+    registry.promote(name)  # as a pair that was changed later would leave it
     routed.until(lambda: [one["hash"] for one in listed(routed)["data"] if one["is_current"]] == [name])
     assert not listed(routed)["data"][0]["fits"]
     assert decided_by(routed) == routers.hash("blind")
@@ -297,19 +299,14 @@ def test_without_a_router_there_is_none_to_calibrate(server: GatewayServer) -> N
     assert error(post(server, CALIBRATE, {})) == (409, "no_router")
 
 
-def test_the_command_compares_on_a_file(
-    routers: Routers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_an_evaluation_calls_the_log_the_log(
+    routed: GatewayServer, routers: Routers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("POINTSMAN_DATA_DIR", str(tmp_path))
-    monkeypatch.setenv("POINTSMAN_ROUTER", str(routers.blind))
-    data = tmp_path / "held out.jsonl"
-    write_outcomes(data, world(200, 9))
-    assert main(["router", "promote", str(routers.seeing), "--data", str(data)]) == 0
-    assert "APGR +" in capsys.readouterr().out
-    assert main(["router", "promote", str(routers.blind), "--data", str(data)]) == 2
-    assert "not measurably better" in capsys.readouterr().err
-    assert main(["router", "rollback"]) == 0
-    assert main(["router", "rollback"]) == 2
-    assert main(["router", "promote", "abc"]) == 2
-    assert main(["router", "calibrate", "--data", str(data)]) == 0
-    assert "recalibrated from" in capsys.readouterr().out
+    record(routed, logged(world(60, 15)))
+    out = tmp_path / "report.json"
+    sources = ["--artefact", str(routers.seeing), "--data", "log:", sqlite_url(routed)]
+    assert command(routed, "evaluate", *sources, "--json", str(out)) == 0
+    assert msgspec.json.decode(out.read_bytes())["data_files"] == ["log:", "log:"]
+    said = capsys.readouterr().out
+    assert said.startswith("log:, log:: 120 outcomes")
+    assert "pointsman-log-" not in said

@@ -37,9 +37,9 @@ def row(outcome: Outcome) -> OutcomeRow:
 
 
 def test_a_router_is_trained_saved_and_evaluated_from_files(tmp_path: Path) -> None:
-    write_outcomes(tmp_path / "a.jsonl", map(row, make_outcomes(500, with_state=True)))
-    write_outcomes(tmp_path / "b.jsonl.gz", map(row, make_outcomes(300, with_state=True, seed=1)))
-    write_outcomes(tmp_path / "test.jsonl", map(row, make_outcomes(400, with_state=True, seed=2)))
+    write_outcomes(tmp_path / "a.jsonl", map(row, make_outcomes(300, with_state=True)))
+    write_outcomes(tmp_path / "b.jsonl.gz", map(row, make_outcomes(200, with_state=True, seed=1)))
+    write_outcomes(tmp_path / "test.jsonl", map(row, make_outcomes(300, with_state=True, seed=2)))
     shown: list[str] = []
     report = train(
         [tmp_path / "a.jsonl", tmp_path / "b.jsonl.gz"],
@@ -48,7 +48,7 @@ def test_a_router_is_trained_saved_and_evaluated_from_files(tmp_path: Path) -> N
         large_model="l",
         show=shown.append,
     )
-    assert (report.n_rows, report.kind, report.is_identified) == (800, Kind.STATE, True)
+    assert (report.n_rows, report.kind, report.is_identified) == (500, Kind.STATE, True)
     assert set(report.targets) == {"auto", "auto-quality", "auto-cost"}
     artefact = RouterArtefact.load(tmp_path / "router", small_model="s", large_model="l")
     assert artefact.hash == report.artefact_hash
@@ -78,7 +78,7 @@ def test_a_router_is_trained_saved_and_evaluated_from_files(tmp_path: Path) -> N
 
 KEYS = {
     *("artefact_hash", "data_files", "n_rows", "n_both", "n_groups", "n_answers", "out_of_domain_share"),
-    *("small_quality", "large_quality", "routers", "apgr_over", "answer_over_router"),
+    *("small_quality", "large_quality", "routers", "left_out", "apgr_over", "answer_over_router"),
     *("calibration_small", "calibration_large", "calibration_answer", "targets", "shares", "drift", "off_policy"),
 }
 
@@ -89,6 +89,30 @@ def test_every_key_of_the_report_is_documented() -> None:
         for name in struct.__struct_fields__:
             assert f"`{name}`" in page, f"docs/routing_evaluation.md does not say what {struct.__name__}.{name} is"
     assert set(EvaluationReport.__struct_fields__) == KEYS
+
+
+def test_without_training_rows_neighbours_are_sought_among_the_others(tmp_path: Path, artefact: RouterArtefact) -> None:
+    artefact.save(tmp_path / "router")
+    rows = make_outcomes(300, with_state=True, seed=2)
+    write_outcomes(tmp_path / "test.jsonl", map(row, rows))
+    shown: list[str] = []
+    report = evaluate(tmp_path / "router", [tmp_path / "test.jsonl"], data_names=["the file"], show=shown.append)
+    assert list(report.routers) == ["router", "random", "length", "kNN, folds of these rows", "oracle"]
+    assert report.left_out == {}
+    assert (report.data_files, shown[0].startswith("the file: ")) == (["the file"], True)
+    value = report.routers["kNN, folds of these rows"].apgr.value
+    assert value is not None
+    assert value > 0.55
+
+
+def test_too_few_rows_for_neighbours_of_their_own_is_said(tmp_path: Path, artefact: RouterArtefact) -> None:
+    artefact.save(tmp_path / "router")
+    write_outcomes(tmp_path / "few.jsonl", map(row, make_outcomes(80, with_state=True, seed=2)))
+    shown: list[str] = []
+    report = evaluate(tmp_path / "router", [tmp_path / "few.jsonl"], show=shown.append)
+    assert list(report.routers) == ["router", "random", "length", "oracle"]
+    assert "100 rows" in report.left_out["kNN, folds of these rows"]
+    assert "Without kNN, folds of these rows: it needs 100 rows" in shown[0]
 
 
 def log_rows(n: int, epsilon: float = 0.1) -> list[OutcomeRow]:
@@ -110,7 +134,8 @@ def test_the_rows_of_a_log_give_off_policy_values(tmp_path: Path, artefact: Rout
     artefact.save(tmp_path / "router")
     write_outcomes(tmp_path / "log.jsonl", log_rows(3_000))
     shown: list[str] = []
-    report = evaluate(tmp_path / "router", [tmp_path / "log.jsonl"], show=shown.append)
+    asked = [Candidate(quality=0.8, quality_scale="gap"), Candidate(shift=9.0)]  # what `auto` asks for
+    report = evaluate(tmp_path / "router", [tmp_path / "log.jsonl"], candidates=asked, show=shown.append)
     assert (report.n_both, report.routers, report.drift) == (0, {}, None)
     assert report.off_policy is not None
     values = {one.policy: one for one in report.off_policy.policies}
@@ -127,9 +152,6 @@ def test_the_rows_of_a_log_give_off_policy_values(tmp_path: Path, artefact: Rout
     assert auto.value > small.value
     assert "ESS" in shown[0]
 
-    asked = [Candidate(quality=0.8, quality_scale="gap"), Candidate(shift=9.0)]  # what `auto` asks for
-    report = evaluate(tmp_path / "router", [tmp_path / "log.jsonl"], candidates=asked, show=shown.append)
-    assert report.off_policy is not None
     mine, shifted = report.off_policy.policies[-2:]
     assert mine.dr is not None
     assert mine.dr.value == pytest.approx(auto.value, abs=0.02)
@@ -167,6 +189,23 @@ def test_the_choice_of_a_row_wins_over_the_side_that_was_graded(tmp_path: Path, 
     assert logged.large_share == pytest.approx(0.05), "every action was small, and the large model had the rest"
     assert logged.dr is not None
     assert logged.dr.value == pytest.approx(1.0)
+
+
+def test_choices_that_were_graded_more_seldom_stand_for_more(tmp_path: Path, artefact: RouterArtefact) -> None:
+    artefact.save(tmp_path / "router")
+    rows = [
+        msgspec.structs.replace(
+            one,
+            choice=Choice(action=Action.SMALL, propensity=0.95, reward=float(i % 2), graded_prob=1.0 if i % 2 else 0.5),
+        )
+        for i, one in enumerate(log_rows(400))
+    ]
+    write_outcomes(tmp_path / "log.jsonl", rows)
+    report = evaluate(tmp_path / "router", [tmp_path / "log.jsonl"], show=lambda _: None)
+    assert report.off_policy is not None
+    snips = report.off_policy.policies[0].snips
+    assert snips is not None
+    assert snips.value == pytest.approx(1 / 3)
 
 
 def test_a_malformed_file_ends_the_command_with_file_and_line(tmp_path: Path) -> None:

@@ -3,37 +3,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel
+from transformers import BertModel
 
 from router_model import commands
 from router_model.embedding import MAX_TOKENS, NoEncoder, SentenceEncoder
 from router_model.facts import RequestFacts
 from router_model.features import Kind, extract
 from router_model.outcomes import OutcomeRow, write_outcomes
-from router_model.training import TrainingOptions, train
-from tests.router_model.worlds import make_outcomes
-
-WORDS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "check", "the", "weather", "calendar", "finance", "and", "then", "day")
+from router_model.training import train
+from tests.router_model.encoders import build_encoder
+from tests.router_model.worlds import QUICK, make_outcomes
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of random weights with a vocabulary of a dozen words."""
-    folder = tmp_path_factory.mktemp("encoder")
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
-    )
-    BertModel(config).save_pretrained(folder)
-    vocabulary = {word: number for number, word in enumerate(WORDS)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, WORDS[3]))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
-    )
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return folder
+    return build_encoder(tmp_path_factory.mktemp("encoder"))
 
 
 def test_an_embedding_is_the_mean_of_the_last_hidden_states(folder: Path) -> None:
@@ -63,7 +47,7 @@ def test_a_long_text_is_read_at_both_ends(folder: Path) -> None:
 def test_a_router_can_learn_from_embeddings(folder: Path) -> None:
     encoder = SentenceEncoder.load(folder)
     outcomes = make_outcomes(300, with_state=False)
-    model = train(outcomes, TrainingOptions(l2_grid=(30.0,)), encoder).model
+    model = train(outcomes, QUICK, encoder).model
     assert model.encoder.kind is Kind.EMBEDDING
     one = outcomes[0]
     features = extract(one.text, one.facts, embedding=encoder([one.text])[0])

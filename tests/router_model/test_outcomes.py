@@ -3,15 +3,17 @@ import gzip
 import json
 import math
 import os
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from router_model.facts import RequestFacts
 from router_model.options import Action
-from router_model.outcomes import OutcomeError, OutcomeRow, StateBlob, read_outcomes, write_outcomes
+from router_model.outcomes import Choice, Outcome, OutcomeError, OutcomeRow, StateBlob, read_outcomes, write_outcomes
 from router_model.prefill import PrefillState
 
 
@@ -102,6 +104,28 @@ def test_a_malformed_row_is_named_by_file_and_line(tmp_path: Path, line: str, sa
     assert says in str(error.value)
 
 
+def test_rows_in_other_tools_ways_of_writing_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    lines = (
+        '{"id": 7, "prompt": "p", "subject": null, "weak_correct": true, "strong_correct": false}',
+        '{"id": 1.5, "prompt": "p", "group": null, "weight": null, "weak_score": 0.37, "strong_correct": 1}',
+    )
+    path.write_bytes(b"\xef\xbb\xbf" + "\n".join(lines).encode())
+    first, second = read_outcomes([path])
+    assert (first.id, first.group, first.subject, first.weak_score, first.strong_score) == ("7", "7", "", 1.0, 0.0)
+    assert (second.id, second.group, second.weight, second.weak_score, second.strong_score) == (
+        *("1.5", "1.5", 1.0),
+        *(0.37, 1.0),
+    )
+
+
+def test_a_score_under_the_name_of_a_right_answer_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"id": "a", "prompt": "p", "weak_correct": 0.37, "strong_correct": 1}\n')
+    with pytest.raises(OutcomeError, match=r"line 1: `weak_correct` is 0.37: use 0 or 1; .* `weak_score`"):
+        read_outcomes([path])
+
+
 def test_a_file_that_is_missing_or_no_gzip_is_named(tmp_path: Path) -> None:
     broken = tmp_path / "broken.jsonl.gz"
     broken.write_bytes(gzip.compress(b'{"id": "a"}' * 100)[:30])
@@ -158,6 +182,17 @@ def test_a_row_of_the_own_log_needs_only_the_served_models_score_and_no_prompt(t
         assert getattr(one, name) == getattr(row, name)
 
 
+def test_what_a_row_and_an_outcome_both_have_is_handed_over() -> None:
+    read = {"weak_score", "strong_score", "state"}  # the others are taken as they are
+    shared = {field.name for field in fields(Outcome)} & set(OutcomeRow.__struct_fields__) - read
+    given: dict[str, Any] = {name: object() for name in shared}
+    given |= {"action": Action.LARGE, "weight": 0.5, "propensity": 0.5, "facts": RequestFacts(turns=3)}
+    given["choice"] = Choice(action=Action.SMALL, propensity=0.5, reward=1.0)
+    outcome = OutcomeRow(**given, prompt="p", weak_score=0.0, strong_score=1.0).outcome()
+    assert len(shared) > 20
+    assert {name: getattr(outcome, name) for name in shared} == given
+
+
 def test_a_shadow_pair_of_the_log_keeps_both_scores() -> None:
     row = OutcomeRow(id="d", prompt="p", action=Action.LARGE, weak_score=0.0, strong_score=1.0, propensity=0.95)
     assert row.outcome().has_both
@@ -169,9 +204,21 @@ def test_a_shadow_pair_of_the_log_keeps_both_scores() -> None:
         ({"action": Action.SMALL, "strong_score": 1.0}, "weak_score"),
         ({"action": Action.LARGE, "weak_score": 1.0}, "strong_score"),
         ({"weak_score": 1.0, "strong_score": 1.0, "weight": -1.0}, "weight"),
+        ({"weak_score": 1.0, "strong_score": 1.0, "facts": RequestFacts(n_tools=-1)}, "facts.n_tools"),
         ({"weak_score": 1.0, "strong_score": 1.0, "weight": math.inf}, "weight"),
         ({"weak_score": 1.0, "strong_score": 1.0, "propensity": 0.0}, "propensity"),
         ({"weak_score": 1.0, "strong_score": 1.0, "prompt": None}, "packed `features`"),
+        *(
+            (
+                {
+                    "weak_score": 1.0,
+                    "strong_score": 1.0,
+                    "choice": Choice(**{"action": Action.SMALL, "propensity": 0.5, "reward": 1.0} | wrong),  # type: ignore[arg-type]
+                },
+                "choice",
+            )
+            for wrong in ({"propensity": 0.0}, {"graded_prob": 0.0}, {"graded_prob": 1.5}, {"reward": 2.0})
+        ),
     ],
 )
 def test_a_row_of_the_own_log_that_cannot_be_used_says_why(changes: dict[str, object], says: str) -> None:

@@ -30,7 +30,7 @@ def test_what_is_added_can_be_loaded_by_the_beginning_of_its_hash(
     assert registry.add(routers[0]) == hashes[0]
     assert registry.list() == tuple(sorted(hashes))
     assert registry.load(hashes[1][:10], small_model="s").hash == hashes[1] == routers[1].hash
-    assert registry.folder_of(hashes[1][:10]) == registry.folder / hashes[1]
+    assert registry.find(hashes[1][:10]) == hashes[1]
     with pytest.raises(ModelMismatch):
         registry.load(hashes[1], small_model="other")
     for name in ("", "zz"):
@@ -60,9 +60,63 @@ def test_promotions_are_a_history_that_can_be_gone_back_through(tmp_path: Path, 
         registry.promote("f" * 64)
 
 
+def test_promoting_what_is_in_force_adds_nothing_to_go_back_through(
+    tmp_path: Path, routers: list[RouterArtefact]
+) -> None:
+    registry = Registry(tmp_path)
+    one, two = registry.add(routers[0]), registry.add(routers[1])
+    for name in (one, two, two, two[:12]):
+        registry.promote(name)
+    assert [each.hash for each in registry.history] == [one, two]
+    assert registry.rollback() == one
+    registry.promote(one)
+    assert registry.rollback() is None
+
+
+def test_a_history_that_repeats_itself_goes_back_to_the_last_different_router(
+    tmp_path: Path, routers: list[RouterArtefact]
+) -> None:
+    registry = Registry(tmp_path)
+    one, two = registry.add(routers[0]), registry.add(routers[1])
+    at = "2026-01-01T00:00:00Z"
+    promoted = [{"hash": name, "at": at} for name in (one, one, two, two, two)]
+    (tmp_path / STATE_FILE).write_text(json.dumps({"history": promoted}))
+    assert registry.rollback() == one
+    # One that went "back" to the very router that was in force.
+    (tmp_path / STATE_FILE).write_text(
+        json.dumps({"history": [*promoted, {"hash": two, "at": at, "is_rollback": True}]})
+    )
+    assert registry.rollback() == one
+    assert registry.rollback() is None
+
+
+@pytest.mark.parametrize("name", ["router.safetensors", "router.json"])
+def test_adding_a_router_again_puts_a_damaged_copy_right(
+    tmp_path: Path, routers: list[RouterArtefact], name: str
+) -> None:
+    registry = Registry(tmp_path)
+    added = registry.add(routers[0])
+    whole = (tmp_path / added / name).read_bytes()
+    for damage in (b"", whole[:100], None):
+        path = tmp_path / added / name
+        path.unlink() if damage is None else path.write_bytes(damage)
+        with pytest.raises(ArtefactError):
+            registry.load(added)
+        assert registry.add(routers[0]) == added
+        assert registry.load(added).hash == added
+        assert path.read_bytes() == whole
+    stamps = [one.stat().st_mtime_ns for one in sorted((tmp_path / added).iterdir())]
+    registry.add(routers[0])
+    assert [one.stat().st_mtime_ns for one in sorted((tmp_path / added).iterdir())] == stamps
+    assert not list(tmp_path.glob(".new-*"))
+
+
 def test_a_reader_never_sees_half_a_change_and_no_writer_is_lost(tmp_path: Path, routers: list[RouterArtefact]) -> None:
     registry = Registry(tmp_path)
-    hashes = [registry.add(one) for one in routers]
+    registry.add(routers[0])
+    hashes = [f"{i:064x}" for i in range(45)]
+    for name in hashes:
+        (tmp_path / name).mkdir()
     seen: list[str | None] = []
     is_done = threading.Event()
 
@@ -70,11 +124,12 @@ def test_a_reader_never_sees_half_a_change_and_no_writer_is_lost(tmp_path: Path,
         while not is_done.is_set():
             seen.append(Registry(tmp_path).current())
 
-    def write(name: str) -> None:
-        for _ in range(15):
+    def write(names: list[str]) -> None:
+        for name in names:
             Registry(tmp_path).promote(name)
 
-    reader, writers = threading.Thread(target=read), [threading.Thread(target=write, args=(h,)) for h in hashes]
+    reader = threading.Thread(target=read)
+    writers = [threading.Thread(target=write, args=(hashes[i::3],)) for i in range(3)]
     for thread in (reader, *writers):
         thread.start()
     for thread in writers:
@@ -83,6 +138,7 @@ def test_a_reader_never_sees_half_a_change_and_no_writer_is_lost(tmp_path: Path,
     reader.join()
     assert set(seen) <= {None, *hashes}
     assert len(registry.history) == 45
+    assert {one.hash for one in registry.history} == set(hashes)
     assert not list(tmp_path.glob(".new-*"))
 
 
@@ -105,8 +161,8 @@ def test_a_failed_add_leaves_nothing(
 def test_damage_is_named(tmp_path: Path, routers: list[RouterArtefact]) -> None:
     registry = Registry(tmp_path)
     one, two = registry.add(routers[0]), registry.add(routers[1])
-    registry.folder_of(one).rename(tmp_path / "away")
-    registry.folder_of(two).rename(tmp_path / one)  # a whole router, under another's name
+    (tmp_path / one).rename(tmp_path / "away")
+    (tmp_path / two).rename(tmp_path / one)  # a whole router, under another's name
     with pytest.raises(ArtefactError, match="not the router of that hash"):
         registry.load(one)
     (tmp_path / STATE_FILE).write_text(json.dumps({"history": "none"}))
