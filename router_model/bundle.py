@@ -17,10 +17,13 @@ from router_model.artefact import (
     TrainingMetrics,
     map_metas,
 )
+from router_model.cascade import CascadeModel, answer_of
 from router_model.cheap import NAMES
+from router_model.escalation import has_failed
 from router_model.evidence import Evidence, evidence_of
 from router_model.features import FEATURE_SCHEMA_VERSION, Embed, Kind, extract_outcome
 from router_model.folds import group_numbers, grouped_folds
+from router_model.learned import LearnedRows
 from router_model.logistic import Floats
 from router_model.metrics import apgr, auroc, brier, cpt, ece, is_large_needed
 from router_model.model import Predictions
@@ -58,6 +61,8 @@ def bundle(
         routes=[outcome.route for outcome in outcomes],
         tokens=token_table(outcomes),
         right=trained.held_out_right,
+        failed=failure_table(outcomes),
+        weights=weight_table(outcomes),
         has_prefill=kind is Kind.STATE,
         seed=seed,
     )
@@ -81,7 +86,12 @@ def bundle(
         evidence=evidence.meta,
     )
     return RouterArtefact(
-        model=trained.model, evidence=evidence, manifest=manifest, front=trained.front, cascade=trained.cascade
+        model=trained.model,
+        evidence=evidence,
+        manifest=manifest,
+        front=trained.front,
+        cascade=trained.cascade,
+        learned=LearnedRows.of(outcomes),
     )
 
 
@@ -92,13 +102,15 @@ def recalibrate(
 
     outcomes: rows that it was not trained on. One model's score is enough for its probabilities (rows count by their
     weight); both are needed for thresholds, and the MIN_PAIRS or more rows that have them are the new evidence. There,
-    probabilities come from maps that were fitted without the row's group. The front model is left out: its bounds were
+    probabilities come from maps that were fitted without the row's group, and so do those of the small answers being
+    right, as far as rows hold answers. The front model is left out: its bounds were
     those of the scores before. embed: the sentence encoder of a router that reads embeddings.
 
     ValueError: fewer than MIN_PAIRS rows with both scores or N_FOLDS groups, or features that the router cannot read.
     """
     scores = score_table(outcomes)
-    n_pairs = int(np.isfinite(scores).all(axis=1).sum())
+    weights = weight_table(outcomes)
+    n_pairs = int((np.isfinite(scores).all(axis=1) & (weights > 0)).sum())
     if n_pairs < MIN_PAIRS:
         raise ValueError(
             f"{n_pairs} outcomes have the scores of both models, and thresholds need {MIN_PAIRS}: run the shadow job"
@@ -106,14 +118,18 @@ def recalibrate(
     routes = [one.route for one in outcomes]
     groups = group_numbers([one.group for one in outcomes])
     seen = artefact.model.predict([extract_outcome(one, artefact.kind, embed) for one in outcomes], routes)
-    labelled = LabelledPredictions(seen, scores, np.array([one.weight for one in outcomes]), routes)
+    labelled = LabelledPredictions(seen, scores, weights, routes)
     recalibration = labelled.fit()
+    held_out = labelled.held_out(grouped_folds(groups, N_FOLDS, np.random.default_rng(seed)), recalibration)
     evidence = evidence_of(
-        labelled.held_out(grouped_folds(groups, N_FOLDS, np.random.default_rng(seed)), recalibration),
+        held_out,
         scores,
         groups,
         routes=routes,
         tokens=token_table(outcomes),
+        right=right_table(artefact.cascade, outcomes, held_out),
+        failed=failure_table(outcomes),
+        weights=weights,
         has_prefill=artefact.kind is Kind.STATE,
         seed=seed,
     )
@@ -133,7 +149,10 @@ def recalibrate(
             n_rows=len(outcomes),
         ),
     )
-    return replace(artefact, evidence=evidence, manifest=manifest, front=None, recalibration=recalibration)
+    learned = None if artefact.learned is None else artefact.learned | LearnedRows.of(outcomes)
+    return replace(
+        artefact, evidence=evidence, manifest=manifest, front=None, recalibration=recalibration, learned=learned
+    )
 
 
 def named_points(evidence: Evidence) -> dict[str, CurvePoint]:
@@ -150,6 +169,26 @@ def token_table(outcomes: Sequence[Outcome]) -> Floats:
     """Tokens [n, 3]: prompt, output of small, output of large; NaN where they were not counted."""
     counted = [(one.facts.prompt_tokens or None, one.small_tokens, one.large_tokens) for one in outcomes]
     return np.array([[np.nan if n is None else n for n in row] for row in counted], np.float64).reshape(-1, 3)
+
+
+def weight_table(outcomes: Sequence[Outcome]) -> Floats:
+    """What each row counts [n]."""
+    return np.array([one.weight for one in outcomes], np.float64)
+
+
+def failure_table(outcomes: Sequence[Outcome]) -> NDArray[np.bool_]:
+    """Whether the small model's answer failed [n], False where a row does not tell."""
+    return np.array([has_failed(one) for one in outcomes], np.bool_)
+
+
+def right_table(cascade: CascadeModel | None, outcomes: Sequence[Outcome], seen: Predictions) -> Floats:
+    """Probability [n] that the small model's answer is right, NaN where there is no answer or nobody to judge it."""
+    right = np.full(len(outcomes), np.nan)
+    if cascade is not None:
+        for i, one in enumerate(outcomes):
+            if (answer := answer_of(one)) is not None:
+                right[i] = cascade.p_right(float(seen.p_small[i]), float(seen.p_large[i]), answer)
+    return right
 
 
 def training_metrics(held_out: Predictions, scores: Floats) -> TrainingMetrics:

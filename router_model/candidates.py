@@ -10,7 +10,7 @@ from router_model.circumstances import Circumstances, Offer
 from router_model.features import Kind
 from router_model.logistic import Floats
 from router_model.off_policy import Unidentifiable
-from router_model.options import Action, QualityScale
+from router_model.options import Action, Cascade, QualityScale
 from router_model.policy import Policy
 from router_model.policy_log import LoggedDecision, PolicyLog
 from router_model.score import EDGE
@@ -22,7 +22,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     model: always that one. share: the large model with this probability, whatever the request. threshold: on the
     logged gain. shift: added to each request's logged threshold. target, quality or cost: a wish as a request would
     send it, answered by `artefact` (hash of a router in the registry), or without one by the router in force.
-    quality_scale belongs to quality.
+    quality_scale belongs to quality; cascade to all three: second chances that the promise counts, for every request.
     """
 
     model: Literal["small", "large"] | None = None
@@ -33,6 +33,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     quality: float | None = None
     quality_scale: Literal["large", "gap"] = "large"
     cost: float | None = None
+    cascade: Literal["off", "validation", "confidence"] = "off"
     artefact: str | None = None
 
     def __post_init__(self) -> None:
@@ -42,6 +43,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise ValueError(f"name exactly one of {', '.join(_KINDS)}, not {' and '.join(given) or 'none'}")
         if self.artefact is not None and not self.needs_artefact:
             raise ValueError(f"an artefact goes with target, quality or cost, not with {given[0]}")
+        if self.cascade != "off" and not self.needs_artefact:
+            raise ValueError(f"a cascade goes with target, quality or cost, not with {given[0]}")
         if self.share is not None and not 0 <= self.share <= 1:
             raise ValueError(f"the share is {self.share}: use 0 (all small) to 1 (all large)")
 
@@ -58,6 +61,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         kind = next(name for name in _KINDS if getattr(self, name) is not None)
         value = getattr(self, kind)
         text = value if isinstance(value, str) else f"{value:+.3g}" if kind == "shift" else f"{value:.3g}"
+        text += "" if self.cascade == "off" else f", {self.cascade}"
         return f"{kind} {text}" + (f" of {self.artefact[:12]}" if self.artefact else "")
 
 
@@ -119,6 +123,7 @@ def _decide(policy: Policy, candidate: Candidate, row: LoggedDecision, rng: np.r
         cost=candidate.cost,
         max_cost_usd=row.options.max_cost_usd if circumstances.has_prices else None,
         explore=False,
+        cascade=Cascade(candidate.cascade),
     )
     policy.check(options)
     if row.features is None:

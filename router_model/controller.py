@@ -26,16 +26,19 @@ class ShareController:
 
     The threshold is the quantile of the recent ranks that leaves the share `aim` above it, and
 
-        aim = wanted share - GAIN * (sum of what was spent beyond what was wanted, in requests),
+        aim = first share - GAIN * (sum of what was spent beyond what was wanted, in requests),
 
-    held within SLACK of [0, 1]. The quantile follows any shift and scale of the ranks. The integral takes out what is
+    where the first share is what the large model is expected to answer at first, so that with the second answers that
+    are owed (`owe`) it comes to the wanted share. Without second chances both are one. `aim` is held within SLACK of
+    [0, 1]. The quantile follows any shift and scale of the ranks. The integral takes out what is
     left: a sum that is bounded by some requests is a vanishing part of many. Beyond the slack the sum is cut off
     (anti-windup), so a debt that cannot be paid now is forgotten, not collected later. Without slack, equal ranks,
     which no threshold parts, would alternate between all and none and lose count.
     """
 
     def __init__(self, share: float, base: float, ranks: Floats) -> None:
-        """share: wanted, 0 to 1. base: its threshold on training data, which `offset` is measured from.
+        """share: that the large model should answer at first, 0 to 1. base: its threshold on training data, which
+        `offset` is measured from.
 
         ranks [n]: of the training data.
         """
@@ -73,7 +76,7 @@ class ShareController:
     def observe(self, rank: float, overspent: float) -> None:
         """Note one decided request: its rank, and what it spent beyond the wanted, in requests on the large model.
 
-        For a share that is 1 - share if it went to the large model, else -share.
+        For a wanted share that is 1 - share if it went to the large model, else -share.
         """
         if len(self._recent) < WINDOW and self._oldest >= N_PRIOR:
             self._recent = np.append(self._recent, rank)
@@ -83,6 +86,6 @@ class ShareController:
         self.owe(overspent)
 
     def owe(self, overspent: float) -> None:
-        """Note spending of a request that was observed before, such as a second answer."""
+        """Note spending alone: a second answer to a request that was observed before, or one that left no choice."""
         least, most = (self._share - 1 - SLACK) / GAIN, (self._share + SLACK) / GAIN
         self._overspent = float(np.clip(self._overspent + overspent, least, most))

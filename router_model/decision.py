@@ -37,11 +37,11 @@ class Decision:
     request's costs, equal to score where costs say nothing. ood: distance to the training data, above 1 is outside.
     propensity: probability that the policy takes this action for this request, 1.0 where it was deterministic.
 
-    is_calibrated: the promise of a quality target covers this request. is_early: decided without a prefill; then score
-    and rank are the lower ends of intervals (rank_high the upper), and p_small, p_large and ood are None. expected_*:
-    predictions, None where nothing is known of them. exceeds: limits of the request that the chosen model is expected
-    to break, since no model keeps them. overspent: requests on the large model beyond the wanted share or spend that
-    this one adds, None where none is kept. options: what was asked.
+    is_calibrated: the promise of a quality target covers this request, and the action keeps it. is_early: decided
+    without a prefill; then score and rank are the lower ends of intervals (rank_high the upper), and p_small, p_large
+    and ood are None. expected_*: predictions, None where nothing is known of them. exceeds: limits of the request that
+    the chosen model is expected to break, since no model keeps them. overspent: requests on the large model beyond the
+    wanted share or spend that this one adds, None where none is kept. options: what was asked.
     """
 
     action: Action

@@ -7,7 +7,13 @@ others the policy says which are unlikely to be right (`Policy.judge`).
 import enum
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from router_model.answer import PARTIAL, Answer
+from router_model.cascade import answer_of
+from router_model.logistic import Floats
+from router_model.outcomes import Outcome
 from router_model.refusal import is_refusal
 
 
@@ -33,11 +39,6 @@ class Escalation:
     rank: float | None
     threshold: float
     reason: EscalateReason | None
-
-    @property
-    def escalates(self) -> bool:
-        """Whether the large model should answer again."""
-        return self.reason is not None
 
 
 def failure(
@@ -68,3 +69,23 @@ def failure(
 def recorded_failure(answer: Answer) -> EscalateReason | None:
     """`failure` of an answer in a row of outcomes: what was validated had a constraint, any other text was free."""
     return failure(answer, answer.text if answer.is_valid is None else None)
+
+
+def has_failed(outcome: Outcome) -> bool:
+    """Whether the small model's answer in a row is none, as far as the row tells.
+
+    A row without an answer tells nothing, and one of a log only its validation: a log keeps no text.
+    """
+    answer = answer_of(outcome)
+    if answer is None or (outcome.weak_response is None and outcome.small_valid is not False):
+        return False
+    return recorded_failure(answer) is not None
+
+
+def second_ranks(gains: Floats, failed: NDArray[np.bool_]) -> Floats:
+    """What answers [n] are compared with the threshold by, to be answered again: inf for those that failed, -inf where
+    nothing is known of one.
+
+    gains float64 [n]: of the large model over the answer, by what asking it costs; NaN is not known.
+    """
+    return np.where(failed, np.inf, np.where(np.isfinite(gains), gains, -np.inf))

@@ -10,10 +10,17 @@ import msgspec
 import numpy as np
 
 from router_model.artefact import RouterArtefact
-from router_model.baselines import knn_scores, length_scores, oracle_scores, random_scores, subject_scores
+from router_model.baselines import (
+    knn_scores,
+    knn_scores_by_folds,
+    length_scores,
+    oracle_scores,
+    random_scores,
+    subject_scores,
+)
+from router_model.bundle import failure_table, right_table
 from router_model.candidates import Candidate, large_probability
-from router_model.cascade import answer_of
-from router_model.escalation import recorded_failure
+from router_model.escalation import second_ranks
 from router_model.evaluation import (
     Calibration,
     Draws,
@@ -26,7 +33,7 @@ from router_model.evaluation import (
     routing_quality,
 )
 from router_model.features import Features
-from router_model.folds import group_numbers
+from router_model.folds import group_numbers, grouped_folds
 from router_model.logistic import Floats
 from router_model.model import Predictions
 from router_model.off_policy import Unidentifiable
@@ -40,6 +47,11 @@ from router_model.score import EDGE
 from router_model.serving import drift_reasons, planner_of
 
 ROUTER, WITH_ANSWER = "router", "router + answer"
+KNN, KNN_BY_FOLDS = "kNN", "kNN, folds of these rows"
+N_FOLDS = 5
+MIN_KNN_ROWS = 100
+"""Fewer rows with both scores give no nearest neighbours of their own that would be worth beating."""
+
 FIRST = 10.0
 """Added to the gain of an answer that failed, so that it goes to the large model before all others."""
 
@@ -65,8 +77,9 @@ class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
     """An artefact on files of outcomes; see docs/routing_evaluation.md for every key.
 
     routers: by name. `router + answer` is there where rows hold the small model's answer (n_answers of them) and the
-    artefact judges answers; `kNN` and `subject` where training rows were given. apgr_over: APGR of the router less that
-    of each other, paired. answer_over_router: APGR of `router + answer` less the router's. What needs both models'
+    artefact judges answers; `kNN` and `subject` where training rows were given, else `kNN, folds of these rows`, each
+    row asked of the others, or in `left_out` why not. apgr_over: APGR of the router less that of each other, paired.
+    answer_over_router: APGR of `router + answer` less the router's. What needs both models'
     scores is None or empty without such rows; off_policy is None without rows of a log.
     """
 
@@ -80,6 +93,7 @@ class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
     small_quality: float | None = None
     large_quality: float | None = None
     routers: dict[str, RoutingQuality] = {}
+    left_out: dict[str, str] = {}
     apgr_over: dict[str, Measured] = {}
     answer_over_router: Measured | None = None
     calibration_small: Calibration | None
@@ -101,7 +115,7 @@ class Rows:
         self.seen: Predictions = artefact.predict(features, self.routes)
         self.scores: Floats = np.array([(one.weak_score, one.strong_score) for one in outcomes], np.float64)
         self.groups = group_numbers([one.group for one in outcomes])
-        self.right = _right(artefact, outcomes, self.seen)
+        self.right = right_table(artefact.cascade, outcomes, self.seen)
 
     def take(self, rows: Sequence[int]) -> "Rows":
         """Those of some rows."""
@@ -114,10 +128,17 @@ class Rows:
     @property
     def answer_scores(self) -> Floats:
         """The ranking that also reads the small model's answer, where there is one."""
-        failed = np.array([_has_failed(one) for one in self.outcomes])
+        failed = failure_table(self.outcomes)
         gain = np.where(np.isfinite(self.right), self.seen.p_large - self.right, self.seen.score)
         scores: Floats = np.where(failed, gain + FIRST, gain)
         return scores
+
+    @property
+    def second_ranks(self) -> Floats | None:
+        """What the small answers are judged by, without prices; None where nobody can judge any."""
+        if not np.isfinite(self.right).any():
+            return None
+        return second_ranks(self.seen.p_large - self.right, failure_table(self.outcomes))
 
 
 def evaluation_report(
@@ -156,7 +177,7 @@ def evaluation_report(
     if not both_numbers:
         return report
     both = rows.take(_as_served(rows.outcomes, both_numbers, rng))
-    return _with_routing(report, both, train, bootstrap(both.groups, rng))
+    return _with_routing(report, both, train, bootstrap(both.groups, rng), seed)
 
 
 def _as_served(outcomes: Sequence[Outcome], numbers: list[int], rng: np.random.Generator) -> list[int]:
@@ -170,10 +191,12 @@ def _as_served(outcomes: Sequence[Outcome], numbers: list[int], rng: np.random.G
     return [int(i) for i in rng.permutation(numbers)]
 
 
-def _with_routing(report: EvaluationReport, both: Rows, train: Rows | None, draws: Draws) -> EvaluationReport:
+def _with_routing(
+    report: EvaluationReport, both: Rows, train: Rows | None, draws: Draws, seed: int
+) -> EvaluationReport:
     """The report with everything that needs both models' scores."""
     labels = both.scores
-    rivals = _rivals(both, train)
+    rivals, left_out = _rivals(both, train, seed)
     small, large = labels.mean(axis=0)
     over = apgr_differences(both.seen.score, rivals, labels, draws)
     by_requests, by_grades = drift_reasons(both.artefact, both.seen, labels, both.routes)
@@ -184,15 +207,20 @@ def _with_routing(report: EvaluationReport, both: Rows, train: Rows | None, draw
         routers={
             name: routing_quality(one, labels, draws) for name, one in ({ROUTER: both.seen.score} | rivals).items()
         },
+        left_out=left_out,
         apgr_over=over,
         answer_over_router=_negated(over.get(WITH_ANSWER)),
-        targets=targets_kept(both.artefact, both.seen, labels, both.routes, draws),
+        targets=targets_kept(
+            both.artefact, both.seen, labels, both.routes, draws, both.second_ranks, groups=both.groups
+        ),
         shares=shares_kept(both.artefact, both.seen),
         drift=Drift(by_requests=by_requests, by_grades=by_grades),
     )
 
 
-def _rivals(both: Rows, train: Rows | None) -> dict[str, Floats]:
+def _rivals(both: Rows, train: Rows | None, seed: int) -> tuple[dict[str, Floats], dict[str, str]]:
+    """What the router is measured beside, and what could not be, with the reason."""
+    left_out: dict[str, str] = {}
     rivals: dict[str, Floats] = {}
     if np.isfinite(both.right).any():
         rivals[WITH_ANSWER] = both.answer_scores
@@ -201,9 +229,17 @@ def _rivals(both: Rows, train: Rows | None) -> dict[str, Floats]:
         known = [i for i, pair in enumerate(train.scores) if np.isfinite(pair).all()]
         labels = train.scores[known]
         features, outcomes = [train.features[i] for i in known], [train.outcomes[i] for i in known]
-        rivals["kNN"] = knn_scores(both.artefact.model.encoder, features, labels, both.features)
+        rivals[KNN] = knn_scores(both.artefact.model.encoder, features, labels, both.features)
         rivals["subject"] = subject_scores(outcomes, labels, both.outcomes)
-    return rivals | {"oracle": oracle_scores(both.scores)}
+    elif len(both.outcomes) < MIN_KNN_ROWS or len(set(both.groups.tolist())) < N_FOLDS:
+        left_out[KNN_BY_FOLDS] = (
+            f"it needs {MIN_KNN_ROWS} rows with both scores in {N_FOLDS} groups, or the training rows (--train)"
+        )
+    else:
+        # Of a generator of its own, so that no other figure depends on whether training rows were given.
+        folds = grouped_folds(both.groups, N_FOLDS, np.random.default_rng(seed))
+        rivals[KNN_BY_FOLDS] = knn_scores_by_folds(both.artefact.model.encoder, both.features, both.scores, folds)
+    return rivals | {"oracle": oracle_scores(both.scores)}, left_out
 
 
 def _calibration(p: Floats, targets: Floats, rows: Rows, rng: np.random.Generator) -> Calibration | None:
@@ -214,31 +250,11 @@ def _calibration(p: Floats, targets: Floats, rows: Rows, rng: np.random.Generato
     return calibration(p[known], targets[known], draws)
 
 
-def _right(artefact: RouterArtefact, outcomes: Sequence[Outcome], seen: Predictions) -> Floats:
-    """Probability that the small model's answer is right, NaN where there is no answer or nobody to judge it."""
-    right = np.full(len(outcomes), np.nan)
-    if artefact.cascade is None:
-        return right
-    for i, one in enumerate(outcomes):
-        answer = answer_of(one)
-        if answer is not None:
-            right[i] = artefact.cascade.p_right(float(seen.p_small[i]), float(seen.p_large[i]), answer)
-    return right
-
-
-def _has_failed(one: Outcome) -> bool:
-    """Whether the small model's answer is none, as far as the row tells; a log keeps no text."""
-    answer = answer_of(one)
-    if answer is None or (one.weak_response is None and one.small_valid is not False):
-        return False
-    return recorded_failure(answer) is not None
-
-
 def _off_policy(rows: Rows, candidates: Sequence[Candidate], rng: np.random.Generator) -> OffPolicy | None:
     log = rows.log()
     if not len(log):
         return None
-    open_ = log.take(log.has_alternative)
+    open_ = log.take(log.has_alternative).for_grades()
     share = float(open_.went_large.mean()) if len(open_) else 0.0
     asked: dict[str, Floats | Unidentifiable] = {
         "all small": np.zeros(len(open_)),
@@ -275,6 +291,7 @@ def _decision(rows: Rows, i: int) -> LoggedDecision | None:
         propensity=propensity,
         cluster=one.group,
         score=reward,
+        graded_prob=1.0 if one.choice is None else one.choice.graded_prob,
         p_small=float(seen.p_small[i]),
         p_large=float(seen.p_large[i]),
         gain=float(seen.score[i]),

@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router_model.costs import CostScale, Prices, RowCosts, row_costs
+from router_model.escalation import second_ranks
 from router_model.logistic import Floats
 from router_model.model import Predictions
+from router_model.options import Cascade
 from router_model.recalibration import take
 from router_model.score import EDGE
 from router_model.thresholds import QualityCurve, fit_curve
@@ -40,13 +42,16 @@ class EvidenceMeta(msgspec.Struct, frozen=True, kw_only=True):
 class PricedRows:
     """Evidence at one price table.
 
-    costs: of the n rows as they came. ranks float64 [n]. scale: what extra costs are measured by; None where gains
-    alone rank: without expected tokens, or where the large model is not dearer. answer_extra: least and most, of 98 %
-    of the rows, that the large model's answer was expected to cost beyond the small one's, USD.
+    costs: of the n rows as they came. ranks float64 [n]. second_ranks float64 [n]: of the large model's gain over the
+    small one's answer, by all that asking it then costs, NaN where there was no answer. scale: what extra costs are
+    measured by; None where gains alone rank: without expected tokens, or where the large model is not dearer.
+    answer_extra: least and most, of 98 % of the rows, that the large model's answer was expected to cost beyond the
+    small one's, USD.
     """
 
     costs: RowCosts
     ranks: Floats
+    second_ranks: Floats
     scale: CostScale | None = None
     answer_extra: tuple[float, float] = (0.0, 0.0)
 
@@ -62,7 +67,10 @@ class Evidence:
 
     held_out: predictions by models that did not see the row. scores float64 [n, 2]: small, large. groups int [n].
     route_codes int [n] into meta.routes. tokens float64 [n, 3]: prompt, output of small, of large; NaN is not known.
-    right float64 [n]: held-out probability that the small model's ANSWER is right, NaN where there was none.
+    right float64 [n]: held-out probability that the small model's ANSWER is right, NaN where there was none. failed
+    bool [n]: it was none (`escalation.has_failed`), False where there was no answer, or nobody noted it. weights
+    float64 [n]: what the row counts in every curve, 1 on average: one over the probability by which it came to be, and
+    what its label is worth.
 
     ValueError: no rows, or columns of different lengths.
     """
@@ -74,13 +82,18 @@ class Evidence:
     route_codes: NDArray[np.intp]
     tokens: Floats
     right: Floats
-    _curves: dict[tuple[Prices | None, bool], QualityCurve] = field(default_factory=dict, init=False, repr=False)
+    failed: NDArray[np.bool_]
+    weights: Floats
+    _curves: dict[tuple[Prices | None, bool, Cascade], QualityCurve] = field(
+        default_factory=dict, init=False, repr=False
+    )
     _priced: dict[Prices, PricedRows] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check that there are rows, and as many of each."""
-        columns = (self.held_out.score, self.scores, self.groups, self.route_codes, self.tokens, self.right)
-        if len({len(column) for column in columns}) > 1 or not len(self.scores):
+        columns = (self.scores, self.groups, self.route_codes, self.tokens, self.right, self.failed, self.weights)
+        lengths = {len(self.held_out.score), *map(len, columns)}
+        if len(lengths) > 1 or not len(self.scores):
             raise ValueError("evidence needs rows on which both models were graded, and columns of one length")
 
     @property
@@ -105,12 +118,29 @@ class Evidence:
         """The rows' ranks [n]: what a decision compares with the threshold."""
         return self.held_out.score if prices is None else self.priced(prices).ranks
 
-    def curve(self, prices: Prices | None = None, *, is_guarded: bool = True) -> QualityCurve:
-        """The curve of the ranking at those prices, computed once per price table.
+    def second_ranks(self, prices: Prices | None, cascade: Cascade) -> Floats | None:
+        """What a second chance compares with the threshold, where the small model answered at first: ranks [n], inf
+        for a failure and -inf where there is none to be had. None: no row has one.
+        """
+        if cascade is Cascade.CONFIDENCE:
+            gains = self._second_gains if prices is None else self.priced(prices).second_ranks
+        else:
+            gains = np.full(len(self.failed), np.nan)
+        failed = np.zeros_like(self.failed) if cascade is Cascade.OFF else self.failed
+        if not failed.any() and not np.isfinite(gains).any():
+            return None
+        return second_ranks(gains, failed)
+
+    def curve(
+        self, prices: Prices | None = None, *, is_guarded: bool = True, cascade: Cascade = Cascade.OFF
+    ) -> QualityCurve:
+        """The curve of the ranking at those prices, computed once per price table and cascade.
 
         is_guarded: rows out of domain go to the large model whatever the threshold, as they do for quality targets.
+        cascade: the second chance that every small answer gets. Where the evidence knows nothing of answers, that is
+        none: more is never promised than was seen.
         """
-        key = prices, is_guarded
+        key = prices, is_guarded, cascade
         if key not in self._curves:
             self._curves[key] = fit_curve(
                 self.ranks(prices),
@@ -119,23 +149,40 @@ class Evidence:
                 np.random.default_rng(self.meta.seed),
                 costs=None if prices is None else self.priced(prices).costs,
                 always=self.held_out.ood > EDGE if is_guarded else None,
+                second=self.second_ranks(prices, cascade),
+                weights=self.weights,
             )
         return self._curves[key]
+
+    @property
+    def _second_gains(self) -> Floats:
+        """The large model's expected gain over the small one's answer, NaN where there was none."""
+        return self.held_out.p_large - self.right
 
     def _price(self, prices: Prices) -> PricedRows:
         has_prefill, gains = self.meta.has_prefill, self.held_out.score
         costs = row_costs(prices, self.tokens, has_prefill=has_prefill)
         small, large = self.held_out.small_tokens, self.held_out.large_tokens
         if small is None or large is None:
-            return PricedRows(costs=costs, ranks=gains)
+            return PricedRows(costs=costs, ranks=gains, second_ranks=self._second_gains)
         # The tokens that the router expected are all that a decision knows.
         expected = np.stack([self.tokens[:, 0], small, large], axis=1)
-        extra = row_costs(prices, expected, has_prefill=has_prefill).extra
+        before = row_costs(prices, expected, has_prefill=has_prefill)
+        extra = before.extra
         scale = CostScale.of(extra)
         answers = large * prices.large.output_usd - small * prices.small.output_usd
         least, most = np.quantile(answers, [0.01, 0.99])
-        ranks = gains if scale is None else scale.rank(gains, extra)
-        return PricedRows(costs=costs, ranks=ranks, scale=scale, answer_extra=(float(least), float(most)))
+        ranks, second_ranks = gains, self._second_gains
+        if scale is not None:
+            # The small answer is paid for by then, so that a second one costs all that the large model does.
+            ranks, second_ranks = scale.rank(gains, extra), scale.rank(second_ranks, before.large)
+        return PricedRows(
+            costs=costs,
+            ranks=ranks,
+            second_ranks=second_ranks,
+            scale=scale,
+            answer_extra=(float(least), float(most)),
+        )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything but `meta`, by name."""
@@ -153,6 +200,12 @@ class Evidence:
         }
         if one.small_tokens is not None and one.large_tokens is not None:
             arrays |= {"small_tokens": one.small_tokens, "large_tokens": one.large_tokens}
+        if self.failed.any():
+            # Artefacts from before this column, and those of rows without answers, lack it and keep their hash.
+            arrays["failed"] = self.failed
+        if (self.weights != 1).any():
+            # Likewise for rows that all count the same.
+            arrays["weights"] = self.weights
         return {
             PREFIX + name: array.astype(np.float32 if array.dtype.kind == "f" else np.int32)
             for name, array in arrays.items()
@@ -180,6 +233,8 @@ class Evidence:
             route_codes=codes,
             tokens=floats["tokens"],
             right=floats["right"],
+            failed=own["failed"] > 0 if "failed" in own else np.zeros(len(groups), np.bool_),
+            weights=floats.get("weights", np.ones(len(groups))),
         )
 
 
@@ -191,16 +246,21 @@ def evidence_of(
     routes: Sequence[str] = (),
     tokens: Floats | None = None,
     right: Floats | None = None,
+    failed: NDArray[np.bool_] | None = None,
+    weights: Floats | None = None,
     has_prefill: bool = False,
     seed: int = 0,
 ) -> Evidence:
-    """The evidence in held-out predictions of n rows: those on which both scores [n, 2] are known.
+    """The evidence in held-out predictions of n rows: those on which both scores [n, 2] are known, and which count.
 
-    tokens [n, 3], right [n] and routes [n] may be left out. ValueError: no row has both scores.
+    tokens [n, 3], right [n], failed [n], weights [n] and routes [n] may be left out. ValueError: there is no such row.
     """
-    both = np.flatnonzero(np.isfinite(scores).all(axis=1))
+    counts = np.ones(len(scores)) if weights is None else weights
+    both = np.flatnonzero(np.isfinite(scores).all(axis=1) & (counts > 0))
     if not both.size:
-        raise ValueError("no row has the scores of both models, so no threshold can be computed: run the shadow job")
+        raise ValueError(
+            "no row that counts has the scores of both models, so no threshold can be computed: run the shadow job"
+        )
     names = tuple(sorted(set(routes))) or ("",)
     codes = np.array([names.index(route) for route in routes] or [0] * len(scores), np.int64)
     n = len(scores)
@@ -213,6 +273,8 @@ def evidence_of(
         route_codes=codes[both],
         tokens=_single(kept_tokens[both]),
         right=_single((np.full(n, np.nan) if right is None else right)[both]),
+        failed=(np.zeros(n, np.bool_) if failed is None else failed)[both],
+        weights=_single(counts[both] / counts[both].mean()),
     )
 
 

@@ -28,6 +28,18 @@ class QualityScale(enum.StrEnum):
     GAP = "gap"
 
 
+class Cascade(enum.StrEnum):
+    """When the large model answers again what the small one answered, from never to most often.
+
+    off: never. validation: where the answer failed (`escalation.failure`). confidence: also where it is unlikely to be
+    right (`Policy.judge`).
+    """
+
+    OFF = "off"
+    VALIDATION = "validation"
+    CONFIDENCE = "confidence"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteOptions:
     """One request's wishes. None means not asked.
@@ -38,6 +50,8 @@ class RouteOptions:
     answer. pinned: the model of the conversation's last turn. in_tool_loop: the last message is a tool's result, so the
     model must not change. route: kind of traffic, for its own calibration map. explore: False for those who opted out.
     sheds_load: the quality is a default of the server, which overload may undercut; a request's own is always kept.
+    cascade: the second chance that the small model's whole answer is sure to get before any of it is sent. Thresholds
+    and promises count on it; off for whoever sends what comes, and where it is only possible.
 
     ValueError: a number out of its range.
     """
@@ -54,9 +68,12 @@ class RouteOptions:
     route: str = ""
     explore: bool = True
     sheds_load: bool = False
+    cascade: Cascade = Cascade.OFF
 
     def __post_init__(self) -> None:
-        """Check the ranges; `not 0 <= x` also refuses NaN. A plain string is taken as the scale of that name."""
+        """Check the ranges; `not 0 <= x` also refuses NaN. A plain string is taken as the scale or cascade of that
+        name.
+        """
         if self.quality is not None and not 0 <= self.quality <= 1:
             raise ValueError(f"the quality target is {self.quality}: use 0 (any quality) to 1 (that of all large)")
         if self.cost is not None and not 0 <= self.cost <= 1:
@@ -65,3 +82,4 @@ class RouteOptions:
             if limit is not None and not (limit >= 0 and math.isfinite(limit)):
                 raise ValueError(f"{name} is {limit}: use a finite number from 0")
         object.__setattr__(self, "quality_scale", QualityScale(self.quality_scale))
+        object.__setattr__(self, "cascade", Cascade(self.cascade))

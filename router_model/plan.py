@@ -5,11 +5,14 @@ from dataclasses import dataclass, field
 from router_model.controller import ShareController
 from router_model.costs import Prices
 from router_model.evidence import Evidence
-from router_model.options import Action, QualityScale, RouteOptions
+from router_model.options import Action, Cascade, QualityScale, RouteOptions
 from router_model.thresholds import CurvePoint, QualityCurve, Wish
 
 MAX_CONTROLLERS = 64
 """Wishes whose share is kept at a time; of more, the one not asked for longest starts anew. Clients choose budgets."""
+
+MAX_POINTS = 256
+"""Wishes whose point on the curve is remembered, since every request asks for it several times."""
 
 
 class UnknownTarget(ValueError):
@@ -20,9 +23,9 @@ class UnknownTarget(ValueError):
 class Plan:
     """How a wish is kept.
 
-    point: what the evidence promises for it. curve: where that is from. controller: keeps share or spend; None for a
-    wish for quality. keeps_spend: the controller counts money, not requests. sheds_load: overload may undercut it.
-    is_promised: the evidence was enough for a promise.
+    point: what the evidence promises for it, second chances included. curve: where that is from. controller: keeps
+    share or spend; None for a wish for quality. keeps_spend: the controller counts money, not requests. sheds_load:
+    overload may undercut it. is_promised: the evidence was enough for a promise.
     """
 
     point: CurvePoint
@@ -57,25 +60,35 @@ class Planner:
     """Makes plans, and owns the controllers of a policy.
 
     targets: wishes by name; share_targets: those of them that keep a share where no quality can be promised.
+
+    A share is that of the requests which the large model answers, at first or again. So the controllers' quantile is of
+    first decisions alone, and second answers are owed to them (`Policy.observe_escalation`).
     """
 
     evidence: Evidence
     prices: Prices | None
     targets: dict[str, float]
     share_targets: frozenset[str]
-    _controllers: dict[Wish, ShareController] = field(default_factory=dict, init=False, repr=False)
+    _controllers: dict[tuple[Wish, Cascade], ShareController] = field(default_factory=dict, init=False, repr=False)
+    _points: dict[tuple[Wish, bool, Cascade], CurvePoint] = field(default_factory=dict, init=False, repr=False)
+
+    def prepare(self) -> None:
+        """Compute every curve that `plan` may need, so that no request waits for one."""
+        for cascade in Cascade:
+            for is_guarded in (True, False):
+                self.evidence.curve(self.prices, is_guarded=is_guarded, cascade=cascade)
 
     def plan(self, options: RouteOptions) -> Plan:
         """The plan for these options. UnknownTarget; ConflictingWish: quality and cost cannot both be had."""
         wish, is_quality = self._wish(options)
-        curve = self.evidence.curve(self.prices, is_guarded=is_quality)
-        point = curve.point(wish)
+        curve = self.evidence.curve(self.prices, is_guarded=is_quality, cascade=options.cascade)
+        point = self._point((wish, is_quality, options.cascade), curve)
         is_named = options.quality is None and options.cost is None
         by_gap = wish.quality is not None and wish.scale is QualityScale.GAP
         return Plan(
             point=point,
             curve=curve,
-            controller=None if is_quality else self._controller(wish, point),
+            controller=None if is_quality else self._controller(wish, options.cascade, point, curve),
             keeps_spend=wish.quality is None and self.prices is not None,
             sheds_load=is_named or options.quality is None or options.sheds_load,
             is_promised=curve.is_identified or not by_gap,
@@ -92,11 +105,12 @@ class Planner:
         if plan.keeps_spend and self.prices is not None and costs is not None:
             unit = self.evidence.priced(self.prices).mean_extra
             if unit > 0:
-                # Overload takes off the large model's part only: the small model's cost stays.
+                # Overload takes off the large model's part only: what the small one costs stays, failures included.
                 least = float(plan.curve.cost[0])
                 budget = least + (plan.point.cost - least) * wanted
                 return (costs[0] - budget * costs[1]) / unit
-        return float(action is Action.LARGE) - plan.point.share * wanted
+        least = float(plan.curve.shares[0])  # of answers that failed, which go up whatever the threshold
+        return float(action is Action.LARGE) - (least + (plan.point.share - least) * wanted)
 
     def _wish(self, options: RouteOptions) -> tuple[Wish, bool]:
         """The wish, and whether it is one for quality."""
@@ -107,11 +121,22 @@ class Planner:
             raise UnknownTarget(f"the router has no target '{options.target}': use one of {names}")
         return Wish(self.targets[options.target]), options.target not in self.share_targets
 
-    def _controller(self, wish: Wish, point: CurvePoint) -> ShareController:
-        controller = self._controllers.pop(wish, None)
+    def _point(self, key: tuple[Wish, bool, Cascade], curve: QualityCurve) -> CurvePoint:
+        """`curve.point` of the wish, remembered. key: what says which curve, too. ConflictingWish."""
+        point = self._points.get(key)
+        if point is None:
+            point = self._points[key] = curve.point(key[0])
+            if len(self._points) > MAX_POINTS:
+                del self._points[next(iter(self._points))]
+        return point
+
+    def _controller(self, wish: Wish, cascade: Cascade, point: CurvePoint, curve: QualityCurve) -> ShareController:
+        """One for each cascade: by another, the same threshold comes to another share."""
+        controller = self._controllers.pop((wish, cascade), None)
         if controller is None:
-            controller = ShareController(point.share, point.threshold, self.evidence.ranks(self.prices))
-        self._controllers[wish] = controller  # the last one asked for
+            first_share = curve.first_share_at(point.threshold)
+            controller = ShareController(first_share, point.threshold, self.evidence.ranks(self.prices))
+        self._controllers[wish, cascade] = controller  # the last one asked for
         if len(self._controllers) > MAX_CONTROLLERS:
             del self._controllers[next(iter(self._controllers))]
         return controller

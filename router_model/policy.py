@@ -74,8 +74,6 @@ class Policy:
         if not self.max_regret >= 0:
             raise ValueError(f"max_regret is {self.max_regret}: use 0 or more")
         evidence, manifest = self.artefact.evidence, self.artefact.manifest
-        for is_guarded in (True, False):
-            evidence.curve(self.prices, is_guarded=is_guarded)
         object.__setattr__(self, "appraiser", Appraiser(self.artefact, self.prices))
         object.__setattr__(self, "monitor", DriftMonitor(evidence, evidence.ranks(self.prices)))
         planner = Planner(
@@ -84,6 +82,7 @@ class Policy:
             targets={name: point.target for name, point in manifest.targets.items() if point.target is not None},
             share_targets=frozenset(manifest.share_targets),
         )
+        planner.prepare()
         object.__setattr__(self, "planner", planner)
 
     @property
@@ -92,7 +91,8 @@ class Policy:
         return self.artefact.kind
 
     def check(self, options: RouteOptions) -> CurvePoint:
-        """What the evidence promises for a wish, before anything is computed for the request.
+        """What the evidence promises for a wish, before anything is computed for the request, with the second chance
+        that `options.cascade` says.
 
         UnknownTarget; ConflictingWish: quality and cost cannot both be had. Both are ValueErrors.
         """
@@ -145,6 +145,20 @@ class Policy:
             return None
         return self._decision(choice, plan, view, threshold, options, circumstances, rng)
 
+    def settle(self, options: RouteOptions, circumstances: Circumstances, rng: np.random.Generator) -> Decision:
+        """The decision where one model is eligible, without a look at the request: what it costs, which limits that
+        breaks and whether a promise is kept. Score and rank are bounds that nothing narrowed.
+
+        ValueError: as many models are eligible as there are; and what `decide` raises.
+        """
+        _check_eligible(options, circumstances)
+        (only,) = options.eligible
+        plan = self.planner.plan(options)
+        view = self.appraiser.appraise_early(None, circumstances)
+        threshold = plan.threshold(is_covered=True, pressure=0.0)
+        choice = _Choice(only, Reason.ONLY_ELIGIBLE, False)
+        return self._decision(choice, plan, view, threshold, options, circumstances, rng)
+
     def judge(
         self, decision: Decision, answer: Answer, options: RouteOptions, circumstances: Circumstances
     ) -> Escalation:
@@ -153,7 +167,7 @@ class Policy:
 
         It escalates where the large model's expected gain over this very answer, by the cost of asking it now, reaches
         the threshold of the wish. Never where the large model is not eligible, where the request's cost limit forbids
-        it, or in a tool loop.
+        it, or in a tool loop. `options.cascade` says by which threshold: it does not forbid what is asked for here.
         """
         p_right = rank = None
         cascade = self.artefact.cascade
@@ -168,16 +182,24 @@ class Policy:
         return Escalation(p_right=p_right, rank=rank, threshold=threshold, reason=reason)
 
     def observe(self, decision: Decision) -> None:
-        """Count a decision that is carried out: towards the share that its wish keeps, and towards drift."""
-        if decision.overspent is not None:
-            controller = self.planner.plan(decision.options).controller
-            if controller is not None:
+        """Count a decision that is carried out: towards the share that its wish keeps, and towards drift. One that
+        left no choice was not made by its rank: it counts as spending alone.
+        """
+        is_free = decision.reason is not Reason.ONLY_ELIGIBLE
+        controller = None if decision.overspent is None else self.planner.plan(decision.options).controller
+        if controller is not None and decision.overspent is not None:
+            if is_free:
                 controller.observe(decision.rank, decision.overspent)
-        high = decision.rank if decision.rank_high is None else decision.rank_high
-        self.monitor.saw_request(decision.rank, high, decision.ood, decision.options.route)
+            else:
+                controller.owe(decision.overspent)
+        if is_free:
+            high = decision.rank if decision.rank_high is None else decision.rank_high
+            self.monitor.saw_request(decision.rank, high, decision.ood, decision.options.route)
 
     def observe_escalation(self, decision: Decision, circumstances: Circumstances) -> None:
-        """Count the second answer towards the share or spend that the wish of `decision` keeps."""
+        """Count the second answer towards the share or spend that the wish of `decision` keeps: both count everything
+        that the large model answers, at first or again.
+        """
         plan = self.planner.plan(decision.options)
         if plan.controller is None:
             return
@@ -191,6 +213,12 @@ class Policy:
     def _is_covered(self, view: Appraisal, route: str) -> bool:
         """Whether a promise covers a request: in domain, as far as is known, and no drift."""
         return not view.is_far and not self.monitor.state.concerns(route)
+
+    def _is_kept(self, action: Action, plan: Plan, view: Appraisal, options: RouteOptions) -> bool:
+        """Whether the promise covers a request and the action is none that a limit, load, a conversation or chance took
+        away from it."""
+        keeps = action is Action.LARGE or view.rank_high < plan.threshold(is_covered=True, pressure=0.0)
+        return keeps and plan.is_promised and self._is_covered(view, options.route)
 
     def _is_open(self, plan: Plan, view: Appraisal, options: RouteOptions, circumstances: Circumstances) -> bool:
         """Whether the rank alone decides about the large model, so that a clear one settles it."""
@@ -216,7 +244,8 @@ class Policy:
             why = broken[action][0]
             both = bool(broken[action.other])
             return _Choice(least_breaking(broken, view, circumstances) if both else action.other, why, False)
-        calm = plan.threshold(is_covered=True, pressure=0.0)
+        # Where nothing is promised the threshold is that of all large, from which no rank is near: nothing is explored.
+        calm = plan.threshold(is_covered=self._is_covered(view, options.route), pressure=0.0)
         may_explore = reason is not Reason.OVERLOAD and self._may_explore(view, calm, options, circumstances)
         return _Choice(action, reason, may_explore)
 
@@ -280,7 +309,7 @@ class Policy:
             explored=explored,
             expected_small_tokens=view.small_tokens,
             expected_large_tokens=view.large_tokens,
-            is_calibrated=plan.is_promised and self._is_covered(view, options.route),
+            is_calibrated=self._is_kept(action, plan, view, options),
             is_early=is_early,
             expected_cost_usd=cost_usd,
             expected_ttft_s=ttft_s or None,

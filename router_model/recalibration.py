@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from router_model.calibration import RouteMaps, correction, fit_route_maps, logit
+from router_model.calibration import RouteMaps, correction, fit_route_maps, logit, logit_one
 from router_model.logistic import Floats
-from router_model.model import Predictions
+from router_model.model import Prediction, Predictions
 
 OOD_QUANTILE = 0.99
 """The quantile of distances that counts as ood 1, as in training."""
@@ -32,6 +32,15 @@ class Recalibration:
         p_large = self.large.apply(logit(seen.p_large), routes)
         ood = np.asarray(seen.ood / self.radius)
         return Predictions(p_small, p_large, ood, p_large - p_small, seen.small_tokens, seen.large_tokens)
+
+    def apply_one(self, seen: Prediction, route: str = "") -> Prediction:
+        """`apply` to one request; route "" is none."""
+        return replace(
+            seen,
+            p_small=self.small.apply_one(logit_one(seen.p_small), route),
+            p_large=self.large.apply_one(logit_one(seen.p_large), route),
+            ood=seen.ood / self.radius,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

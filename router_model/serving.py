@@ -1,5 +1,5 @@
 """What a router's wishes come to on given requests: by the threshold alone, and as it is served, request after request,
-with shares that are kept and drift that is noticed.
+with shares that are kept, second chances, and drift that is noticed.
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from router_model.artefact import RouterArtefact
 from router_model.drift import DriftMonitor
+from router_model.logistic import Floats
 from router_model.model import Predictions
-from router_model.options import Action, RouteOptions
+from router_model.options import Action, Cascade, RouteOptions
 from router_model.plan import Plan, Planner
 from router_model.score import EDGE
 
@@ -20,8 +21,9 @@ from router_model.score import EDGE
 class Served:
     """What was decided for n requests, without exploration.
 
-    fixed bool [n]: to the large model by the threshold alone (and, for a wish for quality, out of domain). served bool
-    [n]: as it would be served in that order. is_calibrated bool [n]: the promise covered the request as served.
+    fixed bool [n]: answered by the large model, at first or again, by the threshold alone (and, for a wish for quality,
+    out of domain). served bool [n]: as it would be served in that order. is_calibrated bool [n]: the promise covered
+    the request as served.
     """
 
     fixed: NDArray[np.bool_]
@@ -40,24 +42,32 @@ def planner_of(artefact: RouterArtefact) -> Planner:
     )
 
 
-def serve(artefact: RouterArtefact, seen: Predictions, options: RouteOptions, routes: Sequence[str]) -> Served:
+def serve(
+    artefact: RouterArtefact,
+    seen: Predictions,
+    options: RouteOptions,
+    routes: Sequence[str],
+    second: Floats | None = None,
+) -> Served:
     """Decide `seen` in its order as if every request had come with `options`, over a fresh start of the router.
 
-    routes [n]: kinds of traffic. Only what a gateway sees without grades is noticed: distances and the distribution of
+    routes [n]: kinds of traffic. second [n]: what the small answers are judged by (`escalation.second_ranks`), where
+    `options` have a cascade. Only what a gateway sees without grades is noticed: distances and the distribution of
     ranks. UnknownTarget, ConflictingWish: see `Planner.plan`.
     """
     plan = planner_of(artefact).plan(options)
     covered = seen.ood <= EDGE
     point = plan.point.threshold
-    fixed = seen.score >= point
+    again = np.full(len(covered), -np.inf) if second is None or options.cascade is Cascade.OFF else second
+    fixed = (seen.score >= point) | (again >= point)
     if plan.is_quality:
         fixed |= ~covered
-    served, calibrated = _in_order(artefact, plan, seen, routes)
+    served, calibrated = _in_order(artefact, plan, seen, routes, again)
     return Served(fixed, served, calibrated)
 
 
 def _in_order(
-    artefact: RouterArtefact, plan: Plan, seen: Predictions, routes: Sequence[str]
+    artefact: RouterArtefact, plan: Plan, seen: Predictions, routes: Sequence[str], again: Floats
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     monitor = DriftMonitor(artefact.evidence, artefact.evidence.ranks(None))
     n = len(seen.score)
@@ -66,8 +76,11 @@ def _in_order(
         is_covered = ood <= EDGE and not monitor.state.concerns(route)
         served[i] = rank >= plan.threshold(is_covered=is_covered, pressure=0.0)
         calibrated[i] = is_covered
+        escalates = not served[i] and again[i] >= plan.threshold(is_covered=True, pressure=0.0)
         if plan.controller is not None:
             plan.controller.observe(rank, float(served[i]) - plan.point.share)
+            plan.controller.owe(float(escalates))
+        served[i] |= escalates
         monitor.saw_request(rank, rank, ood, route)
     return served, calibrated
 

@@ -21,11 +21,9 @@ def explanation(question: Question, route: Route, *, exploration: float) -> Expl
         eligible=list(decision.eligible),
         ineligible=dict(decision.ineligible),
         features={} if features is None else dict(zip(NAMES, map(float, features.cheap), strict=True)),
-        first_token=None
-        if first_token is None
-        else dict(zip(("entropy", "margin"), map(float, first_token), strict=True)),
+        first_token=None if first_token is None else dict(zip(_FIRST_TOKEN, map(float, first_token), strict=True)),
         gain=decision.score,
-        promise=None if route.promise is None else _promise(route.promise),
+        promise=_promise(route.promise) if route.promise is not None and decision.is_calibrated else None,
         expected={alias: _expected(route, circumstances, alias) for alias in decision.eligible},
         session=SessionOut(
             id=decision.session_hash,

@@ -110,6 +110,7 @@ class Job:
             turn_start=self.turn_start,
             session=self.session,
             in_tool_loop=self.in_tool_loop,
+            is_streamed=bool(self.request.stream),
             n=self.n,
             max_tokens=self.max_tokens,
             arrived_s=self.arrival.arrived_s,

@@ -111,7 +111,8 @@ RESPONSE_HEADERS: Mapping[str, str] = {
     "x-router-model": "The model that answered.",
     "x-router-reason": "Why it was chosen.",
     "x-router-target": "The target by whose name it was chosen; absent for a model by name.",
-    "x-router-calibrated": "`false` where no promise about quality covers this request.",
+    "x-router-calibrated": "`false` where no promise about quality covers this request: out of domain, during a drift, "
+    "or where a limit, load, a conversation or chance put it on the small model against the threshold.",
     "x-router-escalated": "`true` where the large model answered again; the reason is in `router.escalate_reason`.",
     "x-router-score": "Expected gain of the large model.",
     "x-router-rank": "The gain by this request's costs: large from the threshold on.",

@@ -146,7 +146,8 @@ class PromiseOut(msgspec.Struct, kw_only=True):
     """What the threshold promises over many requests like those of the training data, each with 95 % confidence.
 
     quality_at_least: of the large model's; gap_at_least: of its lead over the small one; cost_at_most: of what the
-    large model alone would cost. large_share: of the requests, expected.
+    large model alone would cost. large_share: of the requests that the large model is expected to answer, at first or
+    again.
     """
 
     quality_at_least: float | None = None

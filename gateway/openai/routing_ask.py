@@ -24,12 +24,15 @@ _SWITCHES = ("explain", "explore")
 
 
 def routing_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """The headers of the family, names in lower case, from those of an ASGI scope; one that is sent twice is joined."""
+    """The headers of the family, names in lower case, from those of an ASGI scope; one that is sent twice is joined.
+
+    A value is UTF-8, as the body is, where its bytes can be that; else Latin-1, which any bytes can be.
+    """
     found: dict[str, str] = {}
     for name, value in raw:
         key = name.lower()
         if key.startswith(_RAW_PREFIX):
-            header, text = key.decode("latin-1"), value.decode("latin-1")
+            header, text = key.decode("latin-1"), _text(value)
             found[header] = f"{found[header]}, {text}" if header in found else text
     return found
 
@@ -72,6 +75,14 @@ def check_ask(ask: RoutingAsk, wanted: Wanted, cascade: str) -> None:
         raise bad_request(
             f"'router.cascade' is '{ask.cascade}'; this server goes no further than '{cascade}'.", "router.cascade"
         )
+    if ask.min_model == "large" and ask.cost is not None and ask.cost < 1:
+        raise ApiError(
+            400,
+            CONFLICT,
+            f"'router.min_model' leaves only the large model, so 'router.cost' cannot be {ask.cost:g}; "
+            "leave one of them out.",
+            param="router.cost",
+        )
     if wanted.model is None:
         return
     alias = wanted.model.alias
@@ -90,6 +101,13 @@ def check_ask(ask: RoutingAsk, wanted: Wanted, cascade: str) -> None:
         )
 
 
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
 def _is_known(header: str) -> bool:
     if header in HEADERS:
         return True
@@ -106,6 +124,6 @@ def _value(header: str, text: str) -> float | bool | str:
     if member not in _NUMBERS:
         return text
     try:
-        return float(text)
-    except ValueError:
+        return msgspec.json.decode(text, type=float)
+    except msgspec.DecodeError:
         raise bad_request(f"Invalid header '{header}': '{text[:32]}' is no number.", header) from None

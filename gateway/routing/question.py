@@ -16,9 +16,10 @@ class Question:
     """text: all messages; facts: counts; both are made when they are needed only. prompts: token ids by alias.
 
     salt: scopes the prefix cache. turn_start: token of the small model's prompt with which the user's last turn begins.
-    in_tool_loop: the last message is a tool's result. n: answers asked for. max_tokens: of an answer, None is as many
-    as fit. arrived_s: `time.monotonic()` of the request's arrival. opening: by which an answer's first token may be
-    drawn on a model beside the prefill, before it is known who answers; None where it may not.
+    in_tool_loop: the last message is a tool's result. is_streamed: answers leave as they come. n: answers asked for.
+    max_tokens: of an answer, None is as many as fit. arrived_s: `time.monotonic()` of the request's arrival. opening:
+    by which an answer's first token may be drawn on a model beside the prefill, before it is known who answers; None
+    where it may not.
     """
 
     wanted: Wanted
@@ -31,6 +32,7 @@ class Question:
     ask: RoutingAsk = NOT_ASKED
     turn_start: int = 0
     in_tool_loop: bool = False
+    is_streamed: bool = False
     n: int = 1
     max_tokens: int | None = None
     arrived_s: float

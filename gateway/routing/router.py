@@ -135,7 +135,7 @@ class Router:
         wanted, eligible, policy = question.wanted, question.eligibility.eligible, self._policy
         if wanted.model is not None:
             return self._certain(question, wanted.model.alias, Reason.EXPLICIT)
-        if len(eligible) == 1:
+        if policy is None and len(eligible) == 1:
             return self._certain(question, eligible[0], Reason.ONLY_ELIGIBLE)
         if policy is None:
             decision = decide_by_rule(question, self._offers.circumstances(question), self._offers.catalogue)
@@ -147,6 +147,8 @@ class Router:
         except ConflictingWish as conflict:
             raise RouterConflict(str(conflict)) from conflict
         case = _Case(question, policy, options, promise, time.perf_counter() - began_s)
+        if len(eligible) == 1:
+            return self._settled(case, is_dry=is_dry)
         route = await self._routed(case)
         if not is_dry and route.ruling is not None:
             policy.observe(route.ruling.found)
@@ -270,7 +272,7 @@ class Router:
             is_calibrated=found.is_calibrated,
             is_early=found.is_early,
             exceeds=tuple(limit.value for limit in found.exceeds),
-            features=features.pack() if self._settings.log_features else None,
+            read=features if self._settings.log_features else None,
             artefact_hash=policy.artefact.hash,
             features_version=str(policy.artefact.manifest.feature_schema),
             overhead_s=case.spent_s,
@@ -280,6 +282,28 @@ class Router:
         return Route(
             decision, ruling=Ruling(policy, found, options, circumstances), features=features, promise=case.promise
         )
+
+    def _settled(self, case: _Case, *, is_dry: bool) -> Route:
+        """Where one model is eligible: nothing of the request is read, but what it costs and breaks is told and counts.
+
+        There is no second chance: it has no other model.
+        """
+        question, policy = case.question, case.policy
+        circumstances = self._offers.circumstances(question)
+        found = policy.settle(case.options, circumstances, self._rng)
+        if not is_dry:
+            policy.observe(found)
+        decision = replace(
+            self._certain(question, found.action.value, Reason.ONLY_ELIGIBLE).decision,
+            wanted=wanted_of(case.options),
+            expected_cost_usd=_by_alias(found.expected_cost_usd),
+            expected_ttft_s=_by_alias(found.expected_ttft_s),
+            is_calibrated=found.is_calibrated,
+            exceeds=tuple(limit.value for limit in found.exceeds),
+            options=case.options,
+            circumstances=circumstances,
+        )
+        return Route(decision, promise=case.promise)
 
     def _certain(self, question: Question, model: str, reason: str) -> Route:
         """A decision that left nothing to decide."""

@@ -3,7 +3,7 @@
 from gateway.routing.catalogue import Target
 from gateway.routing.question import Question
 from gateway.settings import RoutingSettings
-from router_model.options import Action, QualityScale, RouteOptions
+from router_model.options import Action, Cascade, QualityScale, RouteOptions
 
 
 class RouterConflict(ValueError):
@@ -35,7 +35,22 @@ def options_of(question: Question, settings: RoutingSettings, *, explore: bool =
         route=ask.route or "",
         explore=explore and ask.may_explore,
         sheds_load=ask.quality is None,
+        cascade=cascade_of(question, settings),
     )
+
+
+def cascade_of(question: Question, settings: RoutingSettings) -> Cascade:
+    """The second chance that a promise to this request may count on; what it really gets, `second_chance` says.
+
+    Off where there is none: several answers, a tool loop. And where there may be one that the evidence, which is of
+    whole answers and of requests without limits, does not speak of: of a stream only the beginning is judged, and a
+    limit may forbid the second answer.
+    """
+    ask = question.ask
+    has_limit = ask.max_cost_usd is not None or ask.max_ttft_s is not None
+    if question.is_streamed or question.n > 1 or question.in_tool_loop or has_limit:
+        return Cascade.OFF
+    return Cascade(ask.cascade or settings.cascade)
 
 
 def wanted_of(options: RouteOptions) -> dict[str, float]:

@@ -6,6 +6,11 @@ from typing import Any
 
 import pytest
 
+from gateway.prices import bundled_prices
+from gateway.routing.policy_source import pair_prices
+from router_model.artefact import RouterArtefact
+from router_model.options import Cascade
+from router_model.policy import Policy, RouteOptions
 from tests.gateway.server import Checkpoints, GatewayServer, run_server
 from tests.gateway.test_cascade import ASKED, chunks, environment, escalations, is_idle, said, streamed
 from tests.gateway.test_cascade_faults import sqlite_rows
@@ -18,11 +23,11 @@ WHOLE: dict[str, Any] = {"messages": ASKED, "structured_outputs": {"regex": "[a-
 def doubting(
     checkpoints: Checkpoints, judging_router: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[GatewayServer]:
-    """A server that wants the large model's quality, so it doubts every answer of the small one; half of the requests
-    get there by exploration. It holds 6 tokens of a stream back.
+    """A server that wants so much of the large model's quality that it doubts what the small one says at random; half
+    of the requests get there by exploration. It holds 6 tokens of a stream back.
     """
     settings = environment(judging_router, ROUTING_HOLD_TOKENS="6", ROUTING_MAX_REGRET="10") | {
-        "POINTSMAN_ROUTING_QUALITY_TARGET": "1",
+        "POINTSMAN_ROUTING_QUALITY_TARGET": "0.8",
         "POINTSMAN_ROUTING_EXPLORATION": "0.5",
     }
     with run_server(checkpoints, tmp_path_factory.mktemp("doubting"), settings) as running:
@@ -89,3 +94,32 @@ def test_an_answer_that_is_likely_enough_stays(checkpoints: Checkpoints, judging
         assert (router["model"], router["escalated"], router["escalate_reason"]) == ("small", False, None)
         assert 0 < router["p_right"] < 1
         server.until(lambda: is_idle(server))
+
+
+def test_a_promise_counts_the_second_chance_that_a_request_is_sure_to_have(
+    doubting: GatewayServer, judging_router: Path
+) -> None:
+    policy = Policy(artefact=RouterArtefact.load(judging_router), prices=pair_prices(bundled_prices()))
+    points = {cascade: policy.check(RouteOptions(quality=0.6, cascade=cascade)) for cascade in Cascade}
+    assert points[Cascade.CONFIDENCE].threshold > points[Cascade.OFF].threshold
+
+    def asked(router: dict[str, Any], **fields: Any) -> Cascade:
+        """The cascade that the answer's threshold and promise count on."""
+        found = doubting.decide(model="auto", messages=ASKED, router={"quality": 0.6, **router}, **fields).json
+        promise, threshold = found["explain"]["promise"], found["threshold"]
+        (cascade,) = (
+            one
+            for one in (Cascade.OFF, Cascade.CONFIDENCE)  # of its evidence no answer failed: validation is as off
+            if threshold == pytest.approx(points[one].threshold)
+        )
+        assert promise["quality_at_least"] == pytest.approx(points[cascade].quality_lower)
+        assert promise["cost_at_most"] == pytest.approx(points[cascade].cost_upper)
+        assert promise["large_share"] == pytest.approx(points[cascade].share)
+        return cascade
+
+    assert asked({}) is Cascade.CONFIDENCE
+    assert asked({"cascade": "off"}) is Cascade.OFF
+    assert asked({"cascade": "validation"}) is Cascade.OFF
+    assert asked({"max_cost_usd": 1.0}) is Cascade.OFF
+    assert asked({}, n=2) is Cascade.OFF
+    assert asked({}, stream=True) is Cascade.OFF

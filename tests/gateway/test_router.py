@@ -172,12 +172,12 @@ async def test_a_dry_run_teaches_nothing(world: World) -> None:
 @ON_MODULE
 async def test_explored_and_kept_decisions_have_their_probability(world: World) -> None:
     router = world.router(exploration=0.3, early=False)
-    found = [(await world.routed(router, model="auto-quality")).decision for _ in range(200)]
+    found = [(await world.routed(router, model="auto-quality")).decision for _ in range(95)]
     explored = [one for one in found if one.explored]
     assert {one.propensity for one in explored} == {0.3}
     assert {one.propensity for one in found if not one.explored} == {0.7}
     assert len({one.model for one in explored}) == len({one.model for one in found if not one.explored}) == 1
-    assert 35 <= len(explored) <= 90  # 60 expected, 4.6 standard deviations
+    assert 8 <= len(explored) <= 50  # 28.5 expected, 4.6 standard deviations; of more alike the router would notice it
     off = [(await world.routed(router, model="auto-quality", router={"explore": False})).decision for _ in range(30)]
     assert {(one.explored, one.propensity) for one in off} == {(False, 1.0)}
 
@@ -214,12 +214,12 @@ async def test_grades_of_its_own_decisions_are_noticed_and_those_of_others_are_n
     assert policy is not None
     for _ in range(100):
         router.graded(new_id(), "another", "small", 0.9, 0.0)
-    assert not policy.monitor.state.is_drifted
+    assert not policy.monitor.state.reasons
     told = new_id()
     for _ in range(100):
         router.graded(told, world.artefact.hash, "small", 0.9, 0.0)
         router.graded(new_id(), world.artefact.hash, "small", 0.9, 0.0, weight=1e-3)
-    assert not policy.monitor.state.is_drifted, "one answer counts once, and a light grade little"
+    assert not policy.monitor.state.reasons, "one answer counts once, and a light grade little"
     for _ in range(100):
         router.graded(new_id(), world.artefact.hash, "small", 0.9, 0.0)
     assert f"calibration_{Action.SMALL.value}" in policy.monitor.state.reasons

@@ -31,6 +31,8 @@ values: dict[str, st.SearchStrategy[Any]] = {
     "cascade": st.sampled_from(CASCADES),
 }
 asks = st.fixed_dictionaries({}, optional=values)
+MOST_MS = 1e9
+"""Longer than any limit on a time may be."""
 
 
 def as_headers(asked: dict[str, Any]) -> dict[str, str]:
@@ -69,6 +71,10 @@ def test_headers_and_body_add_up_or_are_refused(first: dict[str, Any], second: d
         ("x-router-cost", "-0.1"),
         ("x-router-max-cost-usd", "inf"),
         ("x-router-max-ttft-ms", "1s"),
+        *(
+            ("x-router-max-ttft-ms", text)
+            for text in ("1_000", "+1", ".5", "1.", "01", "0x10", "1 0", "true", '"1"', "")
+        ),
         ("x-router-min-model", "huge"),
         ("x-router-session", ""),
         ("x-router-session", "x" * 257),
@@ -83,6 +89,29 @@ def test_a_wrong_header_is_refused_by_name(header: str, value: str) -> None:
         read_ask({header: value}, None)
     assert (caught.value.status, caught.value.detail.param) == (400, header)
     assert header in caught.value.detail.message
+
+
+@given(st.text(alphabet="0123456789+-._eExn ", max_size=8))
+def test_a_number_in_a_header_is_one_in_json_and_no_other(text: str) -> None:
+    try:
+        in_json = float(json.loads(text))
+    except (ValueError, TypeError):
+        in_json = -1.0
+    if 0 <= in_json <= MOST_MS:
+        assert read_ask({"x-router-max-ttft-ms": text}, None).max_ttft_ms == in_json
+        return
+    with pytest.raises(ApiError, match="x-router-max-ttft-ms"):
+        read_ask({"x-router-max-ttft-ms": text}, None)
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zs", "Zl", "Zp"]), min_size=1, max_size=40))
+def test_a_session_in_a_header_is_the_same_as_in_the_body(name: str) -> None:
+    headers = routing_headers([(b"x-router-session", name.encode())])
+    assert read_ask(headers, RoutingAsk(session=name)).session == name
+
+
+def test_bytes_that_are_no_utf_8_are_read_as_latin_1() -> None:
+    assert routing_headers([(b"x-router-session", b"caf\xe9")]) == {"x-router-session": "caf\xe9"}
 
 
 def test_only_headers_of_the_family_are_read_and_a_second_one_does_not_get_lost() -> None:
@@ -113,6 +142,15 @@ def test_what_is_said_of_the_request_itself_goes_with_any_model() -> None:
     check_ask(RoutingAsk(min_model="large"), catalogue().resolve("large"), "off")
     with pytest.raises(ApiError, match="min_model"):
         check_ask(RoutingAsk(min_model="large"), catalogue().resolve("small"), "off")
+
+
+def test_a_budget_below_the_only_model_that_is_left_is_refused() -> None:
+    auto = catalogue().resolve("auto")
+    with pytest.raises(ApiError, match="leave one of them out") as caught:
+        check_ask(RoutingAsk(min_model="large", cost=0.5), auto, "off")
+    assert (caught.value.detail.code, caught.value.detail.param) == ("router_conflict", "router.cost")
+    check_ask(RoutingAsk(min_model="large", cost=1.0), auto, "off")
+    check_ask(RoutingAsk(min_model="small", cost=0.5), auto, "off")
 
 
 @pytest.mark.parametrize("allowed", CASCADES)
@@ -181,3 +219,15 @@ def test_numbers_win_over_names(routed_server: GatewayServer) -> None:
 
     assert chosen("auto-cost", quality=1) == ("large", "auto-cost")
     assert chosen("auto-quality", quality=0) == ("small", "auto-quality")
+
+
+def test_wishes_hold_where_one_model_is_left_and_what_it_breaks_is_said(routed_server: GatewayServer) -> None:
+    wishes: Any = {"min_model": "large", "max_cost_usd": 0, "explain": True}
+    for reply in (routed_server.chat(model="auto", router=wishes), routed_server.decide(model="auto", router=wishes)):
+        router = reply.json.get("router", reply.json)
+        assert (reply.status, router["choice"], router["reason"]) == (200, "large", "only_eligible")
+        assert router["exceeds"] == ["over_budget"]
+        assert router["explain"]["expected"]["large"]["cost_usd"] > 0
+    for conflict in ({"quality": 1.0, "cost": 0.3}, {"cost": 0.3}):
+        reply = routed_server.chat(model="auto", router={"min_model": "large", **conflict})
+        assert (reply.status, reply.json["error"]["code"]) == (400, "router_conflict")

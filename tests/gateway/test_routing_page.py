@@ -16,6 +16,7 @@ from gateway.routing.ask import RoutingAsk
 from gateway.routing.catalogue import Target
 from gateway.routing.eligibility import Ineligible
 from gateway.settings_loader import known_settings
+from gateway.telemetry import semconv
 from router_model.decision import Reason
 
 PAGE = (Path(__file__).parents[2] / "docs/routing.md").read_text()
@@ -71,3 +72,11 @@ def test_settings_and_members_that_are_named_exist() -> None:
     assert set(re.findall(r"`(routing\.[a-z_]+)`", PAGE)) <= {setting.name for setting in known_settings()}
     members = set(re.findall(r"`router\.([a-z_]+)`", PAGE))
     assert members <= set(RoutingAsk.__struct_fields__) | set(RouterOut.__struct_fields__)
+
+
+def test_every_metric_that_is_named_exists() -> None:
+    declared = {value for name, value in vars(semconv).items() if name.startswith("METRIC_")}
+    exposed = declared | {f"{name}_total" for name in declared}
+    named = set(re.findall(r"pointsman_[a-z_]+", PAGE))
+    assert len(named) > 10
+    assert named <= exposed

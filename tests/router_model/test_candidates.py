@@ -1,3 +1,5 @@
+from typing import Literal
+
 import msgspec
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ from router_model.artefact import RouterArtefact
 from router_model.candidates import Candidate, large_probability
 from router_model.features import Kind, extract_outcome
 from router_model.off_policy import Unidentifiable
-from router_model.options import Action, RouteOptions
+from router_model.options import Action, Cascade, RouteOptions
 from router_model.outcomes import Outcome
 from router_model.policy import Policy
 from router_model.policy_log import LoggedDecision, PolicyLog, fill_small_cost
@@ -30,8 +32,14 @@ def log(n: int = 40, **fields: object) -> PolicyLog:
 
 
 def test_a_candidate_is_one_policy_and_no_other() -> None:
-    for wrong in ({}, {"model": "small", "share": 0.5}, {"share": 1.5}, {"model": "small", "artefact": "ab"}):
-        with pytest.raises(ValueError, match=r"exactly one|share|artefact"):
+    for wrong in (
+        {},
+        {"model": "small", "share": 0.5},
+        {"share": 1.5},
+        {"model": "small", "artefact": "ab"},
+        {"share": 0.5, "cascade": "confidence"},
+    ):
+        with pytest.raises(ValueError, match=r"exactly one|share|artefact|cascade"):
             Candidate(**wrong)  # type: ignore[arg-type]
     with pytest.raises(msgspec.ValidationError, match="exactly one"):
         msgspec.json.decode(b'{"share": 0.5, "cost": 0.5}', type=Candidate)
@@ -48,7 +56,9 @@ def test_each_policy_asks_for_what_its_name_says() -> None:
     # Out of domain a threshold keeps no promise, so those go to the large model.
     assert set(large_probability(Candidate(threshold=9.0), log(ood=2.0))) == {1.0}
     names = [Candidate(model="small"), Candidate(share=0.5), Candidate(shift=0.05), Candidate(quality=0.9)]
-    assert [one.name for one in names] == ["all small", "share 0.5", "shift +0.05", "quality 0.9"]
+    names.append(Candidate(quality=0.9, cascade="validation"))
+    wanted = ["all small", "share 0.5", "shift +0.05", "quality 0.9", "quality 0.9, validation"]
+    assert [one.name for one in names] == wanted
 
 
 def test_what_the_log_does_not_hold_is_refused() -> None:
@@ -82,6 +92,23 @@ def test_a_router_is_asked_request_by_request(artefact: RouterArtefact, outcomes
     assert 0 < asked[0.5].mean() < 1
     with pytest.raises(Unidentifiable, match="features that this router reads"):
         large_probability(Candidate(quality=0.5), log(), policy)
+
+
+@pytest.mark.parametrize("cascade", ["off", "confidence"])
+def test_a_candidate_says_which_second_chances_its_promise_counts(
+    artefact: RouterArtefact,
+    outcomes: list[Outcome],
+    monkeypatch: pytest.MonkeyPatch,
+    cascade: Literal["off", "confidence"],
+) -> None:
+    asked = list[RouteOptions]()
+    monkeypatch.setattr(Policy, "check", lambda _, options: asked.append(options))
+    row = LoggedDecision(
+        action=Action.SMALL, propensity=1.0, cluster="a", features=extract_outcome(outcomes[0], Kind.STATE)
+    )
+    policy = Policy(artefact=artefact, epsilon=0.0)
+    large_probability(Candidate(quality=0.5, cascade=cascade), PolicyLog.of([row]), policy)
+    assert [options.cascade for options in asked] == [Cascade(cascade)]
 
 
 def test_rows_come_in_order_of_time_and_conversations_keep_together() -> None:

@@ -7,8 +7,8 @@ from router_model.cascade import MIN_ANSWERS, Answer, CascadeModel, answer_of, f
 from router_model.metrics import auroc, ece
 from router_model.outcomes import Outcome
 from router_model.packing import pack_cascade, unpack_cascade
-from router_model.training import TrainingOptions, train
-from tests.router_model.worlds import make_outcomes
+from router_model.training import train
+from tests.router_model.worlds import QUICK, make_outcomes
 
 
 def with_answers(outcomes: list[Outcome], seed: int = 0) -> list[Outcome]:
@@ -69,11 +69,11 @@ def test_training_adds_a_cascade_where_rows_have_answers(answered: list[Outcome]
     some = [
         one if i % 3 else replace(one, weak_response=None, small_logprob_mean=None) for i, one in enumerate(answered)
     ]
-    trained = train(some, TrainingOptions(l2_grid=(30.0,)))
+    trained = train(some, QUICK)
     assert trained.cascade is not None
     assert trained.held_out_right is not None
     np.testing.assert_array_equal(np.isnan(trained.held_out_right), np.arange(len(some)) % 3 == 0)
-    assert train(some[::3], TrainingOptions(l2_grid=(30.0,))).cascade is None
+    assert train(some[::3], QUICK).cascade is None
 
 
 def test_what_was_known_of_the_request_counts_beside_the_answer() -> None:

@@ -7,7 +7,7 @@ from router_model.baselines import knn_scores, length_scores, oracle_scores, ran
 from router_model.encoder import Encoder
 from router_model.evaluation import apgr_differences, bootstrap, calibration, routing_quality
 from router_model.features import Kind, extract_outcome
-from router_model.metrics import apgr, apgr_eleven, auroc, cpt, is_large_needed, quality_at_share
+from router_model.metrics import apgr, auroc, cpt, eleven_points, is_large_needed, pgr, share_curve
 from router_model.training import labels_of
 from tests.router_model.worlds import make_outcomes
 
@@ -55,11 +55,12 @@ def test_every_measure_is_that_of_its_definition() -> None:
     labels = np.stack([rng.random(300) < 0.6, rng.random(300) < 0.8], axis=1).astype(float)
     found = routing_quality(scores, labels, bootstrap(np.arange(300), rng, 5))
     assert found.apgr.value == pytest.approx(apgr(scores, labels))
-    assert found.apgr_eleven.value == pytest.approx(apgr_eleven(scores, labels))
+    shares, quality = eleven_points(scores, labels)
+    assert found.apgr_eleven.value == pytest.approx(np.trapezoid(np.asarray(pgr(quality, labels)), shares))
     assert found.cpt50.value == pytest.approx(cpt(scores, labels, 0.5))
     assert found.cpt80.value == pytest.approx(cpt(scores, labels, 0.8))
     assert found.auroc_need.value == pytest.approx(auroc(scores, is_large_needed(labels)))
-    assert found.quality_at_half.value == pytest.approx(quality_at_share(scores, labels, 0.5))
+    assert found.quality_at_half.value == pytest.approx(np.interp(0.5, *share_curve(scores, labels)))
 
 
 def test_whole_groups_are_drawn() -> None:

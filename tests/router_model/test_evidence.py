@@ -1,3 +1,7 @@
+import itertools
+import time
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -5,6 +9,8 @@ from router_model.costs import Prices, TokenPrice, row_costs
 from router_model.evidence import Evidence, evidence_of
 from router_model.logistic import Floats
 from router_model.model import Predictions
+from router_model.options import Cascade
+from router_model.recalibration import take
 
 PRICES = Prices(small=TokenPrice(input_usd=1e-7, output_usd=2e-7), large=TokenPrice(input_usd=1e-6, output_usd=3e-6))
 
@@ -19,9 +25,20 @@ def made(n: int = 1_000, *, has_tokens: bool = True, seed: int = 0) -> tuple[Pre
     return held_out, scores, tokens
 
 
-def evidence(**options: bool) -> Evidence:
-    held_out, scores, tokens = made(has_tokens=options.get("has_tokens", True))
+def evidence(*, has_tokens: bool = True) -> Evidence:
+    held_out, scores, tokens = made(has_tokens=has_tokens)
     return evidence_of(held_out, scores, np.arange(len(scores)), tokens=tokens, has_prefill=True)
+
+
+def with_answers(n: int = 1_000) -> Evidence:
+    """Two thirds of the rows have an answer that was judged, a tenth one that failed."""
+    held_out, scores, tokens = made(n)
+    rng = np.random.default_rng(3)
+    right = np.where(rng.random(n) < 2 / 3, np.clip(0.6 * scores[:, 0] + 0.4 * rng.random(n), 0, 1), np.nan)
+    failed = rng.random(n) < 0.1
+    return evidence_of(
+        held_out, scores, np.arange(n), tokens=tokens, right=right, failed=failed, has_prefill=True, seed=4
+    )
 
 
 def test_only_rows_with_both_scores_are_evidence() -> None:
@@ -38,13 +55,135 @@ def test_only_rows_with_both_scores_are_evidence() -> None:
 
 
 def test_evidence_comes_back_from_its_arrays_with_the_same_curves() -> None:
-    before = evidence()
+    before = with_answers()
     after = Evidence.from_arrays(before.arrays(), before.meta)
-    for prices in (None, PRICES):
-        for is_guarded in (True, False):
-            one, two = (each.curve(prices, is_guarded=is_guarded) for each in (before, after))
-            for name in ("thresholds", "shares", "lower", "quality_lower", "cost_upper"):
-                np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+    for prices, is_guarded, cascade in itertools.product((None, PRICES), (True, False), Cascade):
+        one, two = (each.curve(prices, is_guarded=is_guarded, cascade=cascade) for each in (before, after))
+        for name in ("thresholds", "shares", "first_shares", "lower", "quality_lower", "cost_upper"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+
+
+def test_evidence_from_before_failures_were_noted_counts_none_and_keeps_its_arrays() -> None:
+    arrays = {name: array for name, array in with_answers().arrays().items() if name != "evidence.failed"}
+    old = Evidence.from_arrays(arrays, with_answers().meta)
+    assert not old.failed.any()
+    assert old.arrays().keys() == arrays.keys()
+    assert not old.curve(cascade=Cascade.VALIDATION).has_second_chances
+    assert old.curve(cascade=Cascade.CONFIDENCE).has_second_chances
+
+
+def test_a_row_of_a_weight_is_so_many_rows_of_its_group() -> None:
+    made_up, scores, tokens = made(400)
+    # Many equal ranks, so that both have the same cuts.
+    held_out = replace(made_up, score=np.round(made_up.score, 1))
+    times = np.random.default_rng(5).integers(1, 4, 400)
+    rows = np.repeat(np.arange(400), times)
+    weights: Floats = 0.7 * times.astype(np.float64)
+    one = evidence_of(held_out, scores, np.arange(400), tokens=tokens, weights=weights).curve()
+    two = evidence_of(take(held_out, rows), scores[rows], rows, tokens=tokens[rows]).curve()
+    at = [int(np.flatnonzero(two.thresholds == threshold)[-1]) for threshold in one.thresholds]
+    assert len(set(at)) > 10
+    for name in ("shares", "pgr", "quality", "cost", "lower", "quality_lower", "cost_upper"):
+        np.testing.assert_allclose(getattr(one, name), getattr(two, name)[at], rtol=1e-5, atol=1e-6)
+
+
+def test_weights_come_back_from_the_arrays_and_equal_ones_leave_no_trace() -> None:
+    held_out, scores, tokens = made()
+    n = len(scores)
+    plain = evidence_of(held_out, scores, np.arange(n), tokens=tokens)
+    assert "evidence.weights" not in plain.arrays()
+    equal = evidence_of(held_out, scores, np.arange(n), tokens=tokens, weights=np.full(n, 1 / 0.3))
+    assert equal.arrays().keys() == plain.arrays().keys()
+    np.testing.assert_array_equal(Evidence.from_arrays(plain.arrays(), plain.meta).weights, np.ones(n))
+    weights = np.where(scores[:, 0] > 0, 1.0, 5.0)
+    before = evidence_of(held_out, scores, np.arange(n), tokens=tokens, weights=weights)
+    after = Evidence.from_arrays(before.arrays(), before.meta)
+    np.testing.assert_array_equal(after.curve().lower, before.curve().lower)
+    assert before.weights.mean() == pytest.approx(1)
+    mean = np.average(scores, axis=0, weights=weights)
+    assert before.curve(is_guarded=False).quality[0] == pytest.approx(mean[0] / mean[1], rel=1e-5)
+
+
+def test_unequal_weights_widen_the_bounds() -> None:
+    held_out, scores, tokens = made()
+    weights = np.random.default_rng(6).choice([1.0, 20.0], len(scores), p=[0.9, 0.1])
+    widths = []
+    for one in (None, weights):
+        curve = evidence_of(held_out, scores, np.arange(len(scores)), tokens=tokens, weights=one).curve()
+        widths.append(float((curve.quality - curve.quality_lower)[30:80].mean()))
+    assert widths[1] > 1.4 * widths[0]
+
+
+def test_a_row_without_weight_is_no_evidence() -> None:
+    held_out, scores, tokens = made()
+    weights = (np.arange(len(scores)) % 4 > 0).astype(float)
+    found = evidence_of(held_out, scores, np.arange(len(scores)), tokens=tokens, weights=weights)
+    np.testing.assert_array_equal(found.scores, scores[weights > 0])
+    with pytest.raises(ValueError, match="no row that counts"):
+        evidence_of(held_out, scores, np.arange(len(scores)), weights=0 * weights)
+
+
+def test_of_rows_without_answers_no_second_chance_is_counted() -> None:
+    known = evidence()
+    for cascade, prices in itertools.product(Cascade, (None, PRICES)):
+        np.testing.assert_array_equal(known.curve(prices, cascade=cascade).cost, known.curve(prices).cost)
+        assert not known.curve(prices, cascade=cascade).has_second_chances
+
+
+@pytest.mark.parametrize("cascade", Cascade)
+@pytest.mark.parametrize("is_guarded", [True, False])
+@pytest.mark.parametrize("prices", [None, PRICES])
+def test_every_point_is_what_the_policy_would_have_done_row_by_row(
+    cascade: Cascade, is_guarded: bool, prices: Prices | None
+) -> None:
+    """Each row is decided by its rank, judged by the probability that its answer is right, and paid for as it came."""
+    known = with_answers(300)
+    curve = known.curve(prices, is_guarded=is_guarded, cascade=cascade)
+    seen, scale = known.held_out, None if prices is None else known.priced(prices).scale
+    assert seen.small_tokens is not None
+    assert seen.large_tokens is not None
+
+    def usd(price: TokenPrice, prompt: float, output: float) -> float:
+        return float(price.input_usd * prompt + price.output_usd * output)
+
+    for i, threshold in enumerate(curve.thresholds[:-1].tolist()):
+        answered = first = 0
+        score = spent = all_large = 0.0
+        for row in range(300):
+            prompt, out_small, out_large = known.tokens[row].tolist()
+            gain, again = float(seen.score[row]), float(seen.p_large[row] - known.right[row])
+            small_usd, large_usd, prefill_usd = 0.0, 1.0, 0.0
+            if prices is not None and scale is not None:
+                expected_small = usd(prices.small, prompt, seen.small_tokens[row])
+                expected_large = usd(prices.large, prompt, seen.large_tokens[row])
+                prefill_usd = usd(prices.small, prompt, 0)
+                small_usd, large_usd = usd(prices.small, prompt, out_small), usd(prices.large, prompt, out_large)
+                gain = float(scale.rank(np.array(gain), np.array(expected_large + prefill_usd - expected_small)))
+                again = float(scale.rank(np.array(again), np.array(expected_large)))
+            all_large += large_usd
+            if gain >= threshold or (is_guarded and seen.ood[row] > 1):
+                first, answered = first + 1, answered + 1
+                score, spent = score + known.scores[row, 1], spent + large_usd + prefill_usd
+                continue
+            spent += small_usd
+            has_failed = cascade is not Cascade.OFF and bool(known.failed[row])
+            is_doubted = cascade is Cascade.CONFIDENCE and again >= threshold  # never where nobody judged: NaN
+            if has_failed or is_doubted:
+                answered, spent = answered + 1, spent + large_usd
+            score += known.scores[row, 1 if has_failed or is_doubted else 0]
+        assert curve.shares[i] == pytest.approx(answered / 300)
+        assert curve.first_shares[i] == pytest.approx(first / 300)
+        assert curve.quality[i] == pytest.approx(score / known.scores[:, 1].sum())
+        expected = spent if prices is not None else float(answered)
+        assert curve.cost[i] == pytest.approx(expected / all_large)
+
+
+def test_all_curves_are_quick_enough_to_be_computed_at_start() -> None:
+    known = with_answers(6_000)
+    began = time.process_time()
+    for is_guarded, cascade in itertools.product((True, False), Cascade):
+        known.curve(PRICES, is_guarded=is_guarded, cascade=cascade)
+    assert time.process_time() - began < 2  # some 0.3 s
 
 
 def test_a_curve_is_computed_once_for_each_price_table() -> None:

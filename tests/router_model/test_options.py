@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router_model.circumstances import Circumstances, Offer
-from router_model.options import Action, QualityScale, RouteOptions
+from router_model.options import Action, Cascade, QualityScale, RouteOptions
 
 ANY = st.floats(allow_nan=True, allow_infinity=True)
 
@@ -40,10 +40,13 @@ def test_limits_are_finite_and_not_negative(value: float) -> None:
                 make(value)
 
 
-def test_a_scale_may_be_named_in_plain_text_but_must_be_one() -> None:
+def test_a_scale_and_a_cascade_may_be_named_in_plain_text_but_must_be_one() -> None:
     assert RouteOptions(quality_scale="gap").quality_scale is QualityScale.GAP  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="absolute"):
         RouteOptions(quality_scale="absolute")  # type: ignore[arg-type]
+    assert RouteOptions(cascade="validation").cascade is Cascade.VALIDATION  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="always"):
+        RouteOptions(cascade="always")  # type: ignore[arg-type]
 
 
 def test_nothing_known_means_equal_costs_and_no_load() -> None:

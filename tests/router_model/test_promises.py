@@ -1,16 +1,19 @@
 """What targets came to on rows: figures against their definitions, and statuses that say what happened."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from router_model.artefact import RouterArtefact
+from router_model.escalation import second_ranks
 from router_model.evaluation import bootstrap
 from router_model.features import Kind, extract_outcome
 from router_model.model import Predictions
-from router_model.options import RouteOptions
+from router_model.options import Cascade, RouteOptions
 from router_model.outcomes import Outcome
 from router_model.promises import SHARES, Status, TargetKept, shares_kept, targets_kept
-from router_model.serving import drift_reasons, serve
+from router_model.serving import drift_reasons, planner_of, serve
 from router_model.training import labels_of
 from tests.router_model.worlds import make_outcomes
 
@@ -21,8 +24,9 @@ def predicted(artefact: RouterArtefact, outcomes: list[Outcome]) -> Predictions:
 
 def kept(artefact: RouterArtefact, outcomes: list[Outcome]) -> dict[str, TargetKept]:
     labels = labels_of(outcomes).scores
-    draws = bootstrap(np.arange(len(outcomes)), np.random.default_rng(0), 50)
-    return targets_kept(artefact, predicted(artefact, outcomes), labels, [""] * len(outcomes), draws)
+    groups = np.arange(len(outcomes))
+    draws = bootstrap(groups, np.random.default_rng(0), 50)
+    return targets_kept(artefact, predicted(artefact, outcomes), labels, [""] * len(outcomes), draws, groups=groups)
 
 
 def test_figures_are_those_of_the_decisions(artefact: RouterArtefact) -> None:
@@ -43,12 +47,117 @@ def test_figures_are_those_of_the_decisions(artefact: RouterArtefact) -> None:
     assert one.over_random.lower > 0, "the router knows more than nothing in this world"
 
 
+def test_second_chances_are_part_of_what_is_served_and_of_the_share_that_is_kept(artefact: RouterArtefact) -> None:
+    outcomes = make_outcomes(700, with_state=True, seed=16)
+    labels, seen = labels_of(outcomes).scores, predicted(artefact, outcomes)
+    known, rng = artefact.evidence, np.random.default_rng(0)
+    # Of each answer it shows in four cases of five whether it is right.
+    sees = [known.scores[:, 0] == (rng.random(len(known.scores)) < 0.8), labels[:, 0] == (rng.random(700) < 0.8)]
+    told = [np.where(one, 0.9, 0.4) for one in sees]
+    failed = rng.random(700) < 0.05
+    second = second_ranks(seen.p_large - told[1], failed)
+    judging = replace(artefact, evidence=replace(known, right=told[0], failed=rng.random(len(told[0])) < 0.05))
+    options = RouteOptions(quality=0.9, cascade=Cascade.CONFIDENCE)
+    goes = serve(judging, seen, options, [""] * 700, second)
+    threshold = planner_of(judging).plan(options).point.threshold
+    assert threshold > planner_of(judging).plan(RouteOptions(quality=0.9)).point.threshold
+    at_first = (seen.score >= threshold) | (seen.ood > 1)
+    np.testing.assert_array_equal(goes.fixed, at_first | (second >= threshold))
+    assert goes.fixed[failed].all()
+    assert goes.fixed.sum() > at_first.sum() + 20
+    draws = bootstrap(np.arange(700), np.random.default_rng(0), 50)
+    found = targets_kept(judging, seen, labels, [""] * 700, draws, second, groups=np.arange(700))
+    assert found["quality 0.9, second chance"].fixed.large_share.value == pytest.approx(goes.fixed.mean())
+    assert found["quality 0.9, second chance"].promised >= 0.9
+    plain = kept(judging, outcomes)
+    assert plain == {name: one for name, one in found.items() if name in plain}, "the others have no second chance"
+    share = RouteOptions(target="auto-cost", cascade=Cascade.CONFIDENCE)
+    served = serve(judging, seen, share, [""] * 700, second).served
+    assert served.mean() == pytest.approx(planner_of(judging).plan(share).point.share, abs=0.03)
+
+
 def test_a_kept_promise_is_met_and_covered_in_domain(artefact: RouterArtefact) -> None:
     found = kept(artefact, make_outcomes(1_500, with_state=True, seed=12))
     for one in found.values():
         assert one.calibrated_share > 0.9
         assert one.status is Status.MET
     assert found["auto-quality"].promised_share > found["auto-cost"].promised_share
+
+
+GAP_TARGETS = ("auto", "auto-quality", "auto-cost")
+
+
+def scored(outcomes: list[Outcome], small: float | None, large: float | None) -> list[Outcome]:
+    """The same requests with other scores; None is that of the other model."""
+    return [
+        replace(
+            one,
+            weak_score=one.strong_score if small is None else small,
+            strong_score=one.weak_score if large is None else large,
+        )
+        for one in outcomes
+    ]
+
+
+def test_where_the_large_model_is_worse_no_part_of_a_gap_was_kept_or_missed(artefact: RouterArtefact) -> None:
+    found = kept(artefact, scored(make_outcomes(700, with_state=True, seed=17), None, None))
+    for name in GAP_TARGETS:
+        assert found[name].status is Status.NOT_IDENTIFIABLE
+        assert "the large model leads by -0." in (found[name].reason or "")
+        assert found[name].served.pgr.value is None
+    quality = found["quality 0.9"]
+    assert (quality.status, quality.reason) == (Status.MET, None), "it is more than the large model's"
+
+
+def test_where_both_models_are_always_right_a_part_of_quality_is_kept_and_none_of_the_gap(
+    artefact: RouterArtefact,
+) -> None:
+    found = kept(artefact, scored(make_outcomes(300, with_state=True, seed=18), 1.0, 1.0))
+    for name in GAP_TARGETS:
+        assert found[name].status is Status.NOT_IDENTIFIABLE
+        assert "leads by +0.000 [+0.000, +0.000]" in (found[name].reason or "")
+    assert found["quality 0.9"].status is Status.MET
+
+
+def test_where_the_large_model_is_never_right_there_is_no_part_of_its_quality(artefact: RouterArtefact) -> None:
+    found = kept(artefact, scored(make_outcomes(300, with_state=True, seed=19), 0.0, 0.0))
+    assert {one.status for one in found.values()} == {Status.NOT_IDENTIFIABLE}
+    assert "scored 0 on all rows" in (found["quality 0.9"].reason or "")
+
+
+@pytest.mark.parametrize(("n", "n_groups"), [(1, 1), (400, 1), (19, 19)])
+def test_few_groups_tell_of_no_target_however_many_rows_they_have(
+    artefact: RouterArtefact, n: int, n_groups: int
+) -> None:
+    outcomes = make_outcomes(n, with_state=True, seed=20)
+    labels, groups = labels_of(outcomes).scores, np.arange(n) % n_groups
+    draws = bootstrap(groups, np.random.default_rng(0), 50)
+    found = targets_kept(artefact, predicted(artefact, outcomes), labels, [""] * n, draws, groups=groups)
+    for one in found.values():
+        assert one.status is Status.NOT_IDENTIFIABLE
+        assert f"the rows have {n_groups} groups" in (one.reason or "")
+
+
+def test_one_conversation_that_is_most_of_the_rows_is_one_group(artefact: RouterArtefact) -> None:
+    outcomes = make_outcomes(400, with_state=True, seed=21)
+    labels, groups = labels_of(outcomes).scores, np.maximum(np.arange(400) - 350, 0)
+    draws = bootstrap(groups, np.random.default_rng(0), 50)
+    found = targets_kept(artefact, predicted(artefact, outcomes), labels, [""] * 400, draws, groups=groups)
+    assert {one.status for one in found.values()} == {Status.NOT_IDENTIFIABLE}
+    assert "50 groups, which are worth 1.3 of one size" in (found["auto"].reason or "")
+
+
+def test_a_target_whose_quality_was_not_reached_is_missed(artefact: RouterArtefact) -> None:
+    """Rows on which the small model is right wherever the router trusts it least, and wrong wherever it does most."""
+    outcomes = make_outcomes(700, with_state=True, seed=22)
+    score = predicted(artefact, outcomes).score
+    turned = [
+        replace(one, weak_score=float(at > np.median(score)), strong_score=1.0)
+        for one, at in zip(outcomes, score.tolist(), strict=True)
+    ]
+    found = kept(artefact, turned)
+    assert (found["auto"].status, found["auto"].reason) == (Status.MISSED, None)
+    assert (found["auto"].served.pgr.value or 0) < 0.8
 
 
 def test_far_from_the_training_data_targets_are_uncalibrated_and_quality_goes_large(artefact: RouterArtefact) -> None:

@@ -78,3 +78,16 @@ def test_thresholds_need_rows_that_both_models_answered(artefact: RouterArtefact
     rows = [replace(row, weak_score=float("nan")) for row in make_outcomes(300, with_state=True, seed=37)]
     with pytest.raises(ValueError, match="run the shadow job"):
         recalibrate(artefact, rows)
+
+
+def test_thresholds_count_rows_by_their_weight(artefact: RouterArtefact) -> None:
+    """Rows that are drawn less often where the small model fails would promise too much of it, counted alike."""
+    rows = make_outcomes(1_200, with_state=True, seed=38)
+    rare = [row for i, row in enumerate(rows) if row.weak_score == 1 or i % 5 == 0]
+    weighted = [replace(row, weight=1.0 if row.weak_score == 1 else 5.0) for row in rare]
+    every, some, counted = (recalibrate(artefact, one).evidence.curve() for one in (rows, rare, weighted))
+    assert some.quality[0] > every.quality[0] + 0.1
+    assert counted.quality[0] == pytest.approx(every.quality[0], abs=0.06)
+    thin = [replace(row, weight=0.0) for row in rows[90:]]
+    with pytest.raises(ValueError, match="90 outcomes have the scores of both models"):
+        recalibrate(artefact, rows[:90] + thin)

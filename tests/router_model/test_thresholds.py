@@ -1,5 +1,6 @@
 import time
 from collections.abc import Callable
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -19,6 +20,18 @@ def world(n: int, seed: int) -> tuple[Floats, Floats]:
     small = (rng.random(n) < 0.4).astype(float)
     large = np.where(rng.random(n) < np.abs(gain), (gain > 0).astype(float), small)
     return gain, np.stack([small, large], axis=1)
+
+
+def seconds(gain: Floats, labels: Floats, seed: int) -> Floats:
+    """Ranks of a second answer: what the large model gains over the small one's answer, of which a look tells in three
+    of four cases whether it is right; a tenth of the wrong ones have failed.
+    """
+    rng = np.random.default_rng(seed)
+    is_right = labels[:, 0] > 0
+    looks_right = is_right == (rng.random(len(gain)) < 0.75)
+    right = np.where(looks_right, 0.4 * 0.75 / (0.4 * 0.75 + 0.6 * 0.25), 0.4 * 0.25 / (0.4 * 0.25 + 0.6 * 0.75))
+    failed = ~is_right & (rng.random(len(gain)) < 0.1)
+    return np.where(failed, np.inf, np.abs(gain) * ((gain > 0) - right))
 
 
 def costs_of(n: int, seed: int) -> RowCosts:
@@ -48,6 +61,45 @@ def test_every_point_is_what_its_threshold_does_to_the_rows() -> None:
         low, high = {"pgr": ("lower", "upper")}.get(name, (f"{name}_lower", f"{name}_upper"))
         assert (getattr(curve, low) <= getattr(curve, name) + 1e-9).all()
         assert (getattr(curve, high) >= getattr(curve, name) - 1e-9).all()
+
+
+def test_every_point_with_second_chances_is_what_its_threshold_does_to_the_rows() -> None:
+    """Against the plain definition: decide by rank, judge by the second rank, and add up what is paid."""
+    scores, labels = world(1_500, 0)
+    ranks, costs, again = np.round(scores, 2), costs_of(1_500, 1), seconds(scores, labels, 4)
+    always = np.random.default_rng(2).random(1_500) < 0.02
+    curve = fit_curve(
+        ranks, labels, np.arange(1_500), np.random.default_rng(0), costs=costs, always=always, second=again
+    )
+    small, large = labels.mean(axis=0)
+    for i in range(N_SHARES):
+        at_first = (ranks >= curve.thresholds[i]) | always
+        answered_twice = ~at_first & (again >= curve.thresholds[i])
+        quality = np.where(at_first | answered_twice, labels[:, 1], labels[:, 0]).mean()
+        spent = np.where(at_first, costs.large + costs.route, costs.small + answered_twice * costs.large).sum()
+        assert curve.first_shares[i] == pytest.approx(at_first.mean())
+        assert curve.shares[i] == pytest.approx((at_first | answered_twice).mean())
+        assert curve.pgr[i] == pytest.approx((quality - small) / (large - small))
+        assert curve.quality[i] == pytest.approx(quality / large)
+        assert curve.cost[i] == pytest.approx(1.0 if i == N_SHARES - 1 else spent / costs.large.sum())
+        assert curve.first_share_at(float(curve.thresholds[i])) == curve.first_shares[i]
+    assert curve.has_second_chances
+    assert (np.diff(curve.shares) >= 0).all()
+    for name in ("pgr", "quality", "cost"):
+        low, high = {"pgr": ("lower", "upper")}.get(name, (f"{name}_lower", f"{name}_upper"))
+        assert (getattr(curve, low) <= getattr(curve, name) + 1e-9).all()
+        assert (getattr(curve, high) >= getattr(curve, name) - 1e-9).all()
+
+
+def test_without_second_chances_to_be_had_the_curve_is_the_very_same() -> None:
+    scores, labels = world(1_000, 0)
+    plain, never = (
+        fit_curve(scores, labels, np.arange(1_000), np.random.default_rng(0), costs=costs_of(1_000, 1), second=second)
+        for second in (None, np.full(1_000, -np.inf))
+    )
+    for field in fields(plain):
+        np.testing.assert_array_equal(getattr(plain, field.name), getattr(never, field.name))
+    assert not plain.has_second_chances
 
 
 @pytest.mark.parametrize("scale", QualityScale)
@@ -110,6 +162,31 @@ def test_a_promised_quality_holds_on_new_data_in_at_least_95_percent_of_replays(
     assert kept >= 183
 
 
+@pytest.mark.parametrize(("quality", "scale"), PROMISES)
+def test_quality_and_cost_with_second_chances_hold_on_new_data_in_at_least_95_percent_of_replays(
+    quality: float, scale: QualityScale
+) -> None:
+    truth, labels = world(200_000, 2)
+    small, large = labels.mean(axis=0)
+    costs, again = costs_of(200_000, 4), seconds(truth, labels, 5)
+    kept = affordable = 0
+    for seed in range(200):
+        scores, seen = world(1_500, 100 + seed)
+        seen_costs, second = costs_of(1_500, 1_000 + seed), seconds(scores, seen, 2_000 + seed)
+        rng = np.random.default_rng(seed)
+        curve = fit_curve(scores, seen, np.arange(1_500), rng, n_draws=200, costs=seen_costs, second=second)
+        point = curve.point_for(quality, scale)
+        at_first = truth >= point.threshold
+        twice = ~at_first & (again >= point.threshold)
+        reached = np.where(at_first | twice, labels[:, 1], labels[:, 0]).mean()
+        kept += (reached - small) / (large - small) >= quality if scale is GAP else reached / large >= quality
+        spent = np.where(at_first, costs.large + costs.route, costs.small + twice * costs.large).sum()
+        affordable += (1.0 if point.threshold == ALWAYS_LARGE else spent / costs.large.sum()) <= point.cost_upper
+    # 182 of 200 or fewer have probability 0.01 where the promise holds in 95 %.
+    assert kept >= 183
+    assert affordable >= 183
+
+
 def test_a_cost_beside_a_quality_holds_on_new_data_in_at_least_95_percent_of_replays() -> None:
     truth, _ = world(200_000, 2)
     costs = costs_of(200_000, 4)
@@ -122,6 +199,22 @@ def test_a_cost_beside_a_quality_holds_on_new_data_in_at_least_95_percent_of_rep
         kept += np.where(goes, costs.large + costs.route, costs.small).sum() / costs.large.sum() <= point.cost_upper
     # 182 of 200 or fewer have probability 0.01 where the bound holds in 95 %.
     assert kept >= 183
+
+
+def test_of_the_thresholds_that_keep_a_quality_the_cheapest_is_taken() -> None:
+    """Where small answers are mostly paid for in vain, sending more up at once costs less."""
+    rng = np.random.default_rng(6)
+    gain = rng.random(2_000)
+    labels = np.stack([np.zeros(2_000), np.ones(2_000)], axis=1)
+    small = np.full(2_000, 0.9)
+    costs = RowCosts(small, np.ones(2_000), np.zeros(2_000))
+    curve = fit_curve(gain, labels, np.arange(2_000), rng, costs=costs, second=np.where(gain > 0.2, np.inf, -np.inf))
+    point = curve.point_for(0.7, OF_LARGE)
+    assert curve.quality_lower[0] >= 0.7, "the highest threshold keeps it"
+    assert curve.cost[0] > 1.6
+    assert point.cost == curve.cost.min() < 1.01
+    with pytest.raises(ConflictingWish, match="with what has to be answered again"):
+        curve.point(Wish(cost=0.5))
 
 
 def test_grouped_rows_widen_the_band() -> None:

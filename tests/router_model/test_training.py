@@ -9,7 +9,7 @@ from router_model.metrics import apgr, ece
 from router_model.outcomes import Outcome
 from router_model.packing import pack_model
 from router_model.training import Trained, TrainingOptions, kind_of, labels_of, train
-from tests.router_model.worlds import make_outcomes
+from tests.router_model.worlds import QUICK, make_outcomes
 
 
 def test_held_out_scores_route_and_are_calibrated(trained: Trained, outcomes: list[Outcome]) -> None:
@@ -40,7 +40,7 @@ def test_prompts_unlike_the_training_data_are_out_of_domain(trained: Trained) ->
 
 def test_a_text_router_learns_from_text_alone() -> None:
     outcomes = make_outcomes(800, with_state=False)
-    trained = train(outcomes)
+    trained = train(outcomes, QUICK)
     assert trained.model.encoder.kind is Kind.TEXT
     assert apgr(trained.held_out.score, labels_of(outcomes).scores) > 0.6
 
@@ -56,7 +56,7 @@ def test_expected_tokens_follow_the_recorded_ones(trained: Trained, outcomes: li
 def test_outcomes_without_token_counts_train_no_token_head() -> None:
     outcomes = make_outcomes(100, with_state=False)
     bare = [Outcome(o.id, o.group, o.text, o.weak_score, o.strong_score) for o in outcomes]
-    assert train(bare).held_out.small_tokens is None
+    assert train(bare, QUICK).held_out.small_tokens is None
 
 
 def test_the_same_seed_gives_the_same_router_and_noise_labels_give_no_gain() -> None:
@@ -65,7 +65,8 @@ def test_the_same_seed_gives_the_same_router_and_noise_labels_give_no_gain() -> 
         Outcome(o.id, o.group, o.text, float(rng.random() < 0.5), float(rng.random() < 0.8), o.facts, o.state)
         for o in make_outcomes(600, with_state=True)
     ]
-    one, two = train(noise, TrainingOptions(seed=4)), train(noise, TrainingOptions(seed=4))
+    options = TrainingOptions(seed=4, forest=QUICK.forest)
+    one, two = train(noise, options), train(noise, options)
     np.testing.assert_array_equal(one.held_out.score, two.held_out.score)
     for ours, theirs in zip(pack_model(one.model)[0].values(), pack_model(two.model)[0].values(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -84,7 +85,7 @@ def one_sided(outcomes: list[Outcome], seed: int = 0) -> list[Outcome]:
 
 def test_rows_with_one_models_score_train_a_router_that_is_calibrated_for_both() -> None:
     log = make_outcomes(2_000, with_state=True, seed=6)
-    trained = train(one_sided(log), TrainingOptions(l2_grid=(30.0,)))
+    trained = train(one_sided(log), QUICK)
     labels = labels_of(log).scores
     assert apgr(trained.held_out.score, labels) > 0.58
     assert np.isfinite(trained.held_out.score).all()
@@ -94,7 +95,7 @@ def test_rows_with_one_models_score_train_a_router_that_is_calibrated_for_both()
 
 def test_some_pairs_among_one_sided_rows_are_used_as_pairs() -> None:
     log = make_outcomes(1_200, with_state=True, seed=7)
-    trained = train([*log[:600], *one_sided(log[600:])], TrainingOptions(l2_grid=(30.0,)))
+    trained = train([*log[:600], *one_sided(log[600:])], QUICK)
     assert apgr(trained.held_out.score, labels_of(log).scores) > 0.6
 
 
@@ -102,8 +103,7 @@ def test_a_row_without_weight_changes_nothing_that_labels_decide() -> None:
     outcomes = make_outcomes(400, with_state=True)
     lying = [replace(one, weak_score=1 - one.weak_score, strong_score=0.0, weight=0.0) for one in outcomes[:100]]
     honest = [replace(one, weight=0.0) for one in outcomes[:100]]
-    options = TrainingOptions(l2_grid=(30.0,))
-    one, two = (train([*rows, *outcomes[100:]], options).model for rows in (lying, honest))
+    one, two = (train([*rows, *outcomes[100:]], QUICK).model for rows in (lying, honest))
     for ours, theirs in zip(pack_model(one)[0].values(), pack_model(two)[0].values(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -111,9 +111,8 @@ def test_a_row_without_weight_changes_nothing_that_labels_decide() -> None:
 def test_a_log_of_packed_features_trains_the_router_that_its_requests_would() -> None:
     outcomes = make_outcomes(400, with_state=True)
     log = [replace(one, text="", state=None, features=extract_outcome(one, Kind.STATE).pack()) for one in outcomes]
-    options = TrainingOptions(l2_grid=(30.0,))
     assert kind_of(log) is Kind.STATE
-    whole, packed = (train(rows, options).held_out.score for rows in (outcomes, log))
+    whole, packed = (train(rows, QUICK).held_out.score for rows in (outcomes, log))
     assert np.corrcoef(whole, packed)[0, 1] > 0.95
 
 
@@ -123,7 +122,7 @@ def test_a_kind_of_traffic_gets_its_own_calibration() -> None:
         replace(one, route=("easy", "hard")[i % 2], weak_score=float(rng.random() < (0.9, 0.2)[i % 2]))
         for i, one in enumerate(make_outcomes(800, with_state=False))
     ]
-    trained = train(outcomes, TrainingOptions(l2_grid=(30.0,)))
+    trained = train(outcomes, QUICK)
     assert trained.held_out.p_small[::2].mean() == pytest.approx(0.9, abs=0.08)
     assert trained.held_out.p_small[1::2].mean() == pytest.approx(0.2, abs=0.08)  # shrunk towards everyone
     features = [extract_outcome(one, Kind.TEXT) for one in outcomes[:2]]
@@ -142,7 +141,7 @@ def test_the_score_is_the_difference_of_the_probabilities(trained: Trained) -> N
 
 def test_far_from_the_training_data_only_length_counts() -> None:
     outcomes = make_outcomes(800, with_state=True)
-    model = train(outcomes, TrainingOptions(l2_grid=(30.0,))).model
+    model = train(outcomes, QUICK).model
     labels = labels_of(outcomes)
     shifted = [
         replace(one, text=text)
@@ -155,6 +154,21 @@ def test_far_from_the_training_data_only_length_counts() -> None:
     np.testing.assert_allclose(short, short[0])
     np.testing.assert_allclose(long, long[0])
     assert short[0] > labels.mean(0) > long[0]  # in this world long requests are hard
+
+
+@pytest.mark.parametrize("scores", [(1.0, 1.0), (0.0, 0.0)])
+def test_rows_on_which_every_answer_is_alike_train_a_router_that_expects_no_gain(scores: tuple[float, float]) -> None:
+    rows = [replace(one, weak_score=scores[0], strong_score=scores[1]) for one in make_outcomes(120, with_state=True)]
+    trained = train(rows, QUICK)
+    np.testing.assert_allclose(trained.held_out.score, 0.0, atol=1e-6)
+    np.testing.assert_allclose(trained.held_out.p_small, scores[0], atol=0.01)
+
+
+def test_pairs_without_weight_teach_no_gain() -> None:
+    rows = make_outcomes(120, with_state=True)
+    rows = [replace(one, weight=0.0) if i % 2 else replace(one, strong_score=math.nan) for i, one in enumerate(rows)]
+    rows += [replace(one, weak_score=math.nan) for one in make_outcomes(60, with_state=True, seed=1)]
+    assert np.isfinite(train(rows, QUICK).held_out.score).all()
 
 
 def test_without_any_score_of_one_model_there_is_no_router() -> None:
