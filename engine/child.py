@@ -31,7 +31,7 @@ __all__ = ["Patience", "ProcessTransport"]
 _READ_BYTES = 2**18
 _SLACK = 10.0
 _LAST_WORDS_S = 1.0
-_SPINS = "5000"
+SPINS = "5000"
 """Rounds, some microseconds, that a thread of libgomp's pool waits awake for more work. Its own 300,000 keep a core for
 milliseconds after every step: the core on which this process would send what the step brought."""
 
@@ -233,4 +233,4 @@ def _wait(process: "subprocess.Popen[bytes]") -> int:
 def _environment() -> dict[str, str]:
     """The child's: ours, with waits of OpenMP threads kept short unless the operator chose how they wait."""
     is_chosen = not os.environ.keys().isdisjoint(("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"))
-    return dict(os.environ) if is_chosen else {**os.environ, "GOMP_SPINCOUNT": _SPINS}
+    return dict(os.environ) if is_chosen else {**os.environ, "GOMP_SPINCOUNT": SPINS}
