@@ -180,7 +180,7 @@ class _Rows:
         """Why these rows cannot tell of a target on that scale whether it was met; None where they can."""
         if self._n_effective < MIN_GROUPS:
             return (
-                f"the rows have {self._n_groups} groups, which are worth {self._n_effective:.1f} of one size, and "
+                f"the number of groups is {self._n_groups}, worth {self._n_effective:.1f} of one size, and "
                 f"intervals need {MIN_GROUPS}: bring more requests that are not alike"
             )
         if scale is QualityScale.GAP and not self._has_gap:

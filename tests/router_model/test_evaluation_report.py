@@ -22,9 +22,9 @@ def test_one_row_tells_of_no_target_and_says_so_in_json_and_in_text(artefact: Ro
     report = reported(artefact, make_outcomes(1, with_state=True, seed=3))
     found = msgspec.json.decode(msgspec.json.encode(report))["targets"]
     assert {one["status"] for one in found.values()} == {"not identifiable"}
-    assert all(one["reason"].startswith("the rows have 1 groups") for one in found.values())
+    assert all(one["reason"].startswith("the number of groups is 1") for one in found.values())
     text = " ".join(evaluation_table(report).split())
-    assert f"Not identifiable ({', '.join(found)}): the rows have 1 groups" in text
+    assert f"Not identifiable ({', '.join(found)}): the number of groups is 1" in text
     assert text.count("Not identifiable") == 1, "a reason is said once"
 
 

@@ -135,7 +135,7 @@ def test_few_groups_tell_of_no_target_however_many_rows_they_have(
     found = targets_kept(artefact, predicted(artefact, outcomes), labels, [""] * n, draws, groups=groups)
     for one in found.values():
         assert one.status is Status.NOT_IDENTIFIABLE
-        assert f"the rows have {n_groups} groups" in (one.reason or "")
+        assert f"the number of groups is {n_groups}" in (one.reason or "")
 
 
 def test_one_conversation_that_is_most_of_the_rows_is_one_group(artefact: RouterArtefact) -> None:
@@ -144,7 +144,7 @@ def test_one_conversation_that_is_most_of_the_rows_is_one_group(artefact: Router
     draws = bootstrap(groups, np.random.default_rng(0), 50)
     found = targets_kept(artefact, predicted(artefact, outcomes), labels, [""] * 400, draws, groups=groups)
     assert {one.status for one in found.values()} == {Status.NOT_IDENTIFIABLE}
-    assert "50 groups, which are worth 1.3 of one size" in (found["auto"].reason or "")
+    assert "the number of groups is 50, worth 1.3 of one size" in (found["auto"].reason or "")
 
 
 def test_a_target_whose_quality_was_not_reached_is_missed(artefact: RouterArtefact) -> None:
