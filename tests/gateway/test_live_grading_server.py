@@ -156,7 +156,9 @@ def test_a_router_is_trained_on_graded_answers_beside_pairs(
     alone = [one for one in found if not one.has_both]
     assert (len(found), len(alone)) == (n_served, n_served - n_both)
     assert {round(one.weight, 6) for one in found if one.has_both} == {round(1 / 0.75, 6)}
-    assert {one.weight for one in alone} == {1 / 0.5 / 0.25}
+    assert {one.propensity for one in found} >= {0.5}
+    for one in alone:  # 1 is what was not left to chance, such as after a drift
+        assert one.weight == 1 / (one.propensity or 0.0) / 0.25
     for one in alone:
         assert one.choice is not None
         assert one.choice.graded_prob == 0.25
