@@ -1,17 +1,22 @@
 """A request's own limits: which models are expected to keep them."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from router_model.appraisal import Appraisal
 from router_model.circumstances import Circumstances
 from router_model.decision import Reason
 from router_model.options import Action, RouteOptions
 
+_UNBROKEN: Mapping[Action, tuple[Reason, ...]] = MappingProxyType(dict.fromkeys(Action, ()))
+
 
 def broken_limits(
     view: Appraisal, options: RouteOptions, circumstances: Circumstances
-) -> dict[Action, tuple[Reason, ...]]:
+) -> Mapping[Action, tuple[Reason, ...]]:
     """By model, the limits that it is expected to break. A time that nobody can predict yet breaks none."""
+    if options.max_cost_usd is None and options.max_ttft_s is None:
+        return _UNBROKEN
     broken = {}
     for action in Action:
         reasons = []

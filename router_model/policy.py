@@ -137,8 +137,11 @@ class Policy:
         elif not self._is_open(plan, view, options, circumstances):
             return None
         elif threshold <= ALWAYS_LARGE:
-            choice = _Choice(Action.LARGE, Reason.WORTH_IT, False)
-        elif self.artefact.front is not None and view.rank_low >= threshold:
+            # Nothing that the prefill says could change it, nor does a drift.
+            is_covered = self._is_covered(view, options.route)
+            reason = Reason.WORTH_IT if is_covered or not plan.is_quality else Reason.UNCALIBRATED
+            choice = _Choice(Action.LARGE, reason, False)
+        elif self._is_clear(view, threshold, options.route):
             may_explore = self._may_explore(view, threshold, options, circumstances)
             choice = _Choice(Action.LARGE, Reason.CLEAR_CASE, may_explore)
         else:
@@ -221,11 +224,16 @@ class Policy:
         return keeps and plan.is_promised and self._is_covered(view, options.route)
 
     def _is_open(self, plan: Plan, view: Appraisal, options: RouteOptions, circumstances: Circumstances) -> bool:
-        """Whether the rank alone decides about the large model, so that a clear one settles it."""
+        """Whether the threshold alone decides about the large model."""
         is_free = len(options.eligible) > 1 and options.pinned is None
         is_calm = not (plan.sheds_load and circumstances.pressure > 0)
         breaks = broken_limits(view, options, circumstances)[Action.LARGE]
-        return is_free and is_calm and not breaks and self._is_covered(view, options.route)
+        return is_free and is_calm and not breaks
+
+    def _is_clear(self, view: Appraisal, threshold: float, route: str) -> bool:
+        """Whether the rank reaches the threshold whatever a prefill would say, in domain as far as is known."""
+        has_bounds = self.artefact.front is not None
+        return has_bounds and view.rank_low >= threshold and self._is_covered(view, route)
 
     def _choose(
         self, plan: Plan, view: Appraisal, threshold: float, options: RouteOptions, circumstances: Circumstances

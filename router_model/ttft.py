@@ -61,6 +61,9 @@ class TtftModel:
     def __init__(self) -> None:
         size = len(_row(LoadSnapshot(), 0))
         self._weights: Floats = np.zeros(size)
+        self._plain: list[float] = (
+            self._weights.tolist()
+        )  # one request costs numpy more than it takes
         self._rows, self._times_s = np.zeros((WINDOW, size)), np.zeros(WINDOW)  # the latest is the last
         self._seen = 0
 
@@ -76,7 +79,15 @@ class TtftModel:
         """
         if self._seen < MIN_SEEN:
             return None
-        return float(self._weights @ _row(load, prompt_tokens))
+        base, waiting, running, prefill, own, rows = self._plain
+        return (
+            base
+            + waiting * load.waiting
+            + running * load.running
+            + prefill * load.prefill_tokens
+            + own * prompt_tokens
+            + rows * load.decode_rows
+        )
 
     def observe(self, load: LoadSnapshot, prompt_tokens: int, ttft_s: float) -> None:
         """Learn from a request: what `predict` was asked, and what came of it. Takes some 0.1 ms.
@@ -92,6 +103,7 @@ class TtftModel:
         weights = self._request_weights(rows, times_s)
         weighted = rows.T * weights
         self._weights = _least_squares(weighted @ rows, weighted @ times_s, self._weights)
+        self._plain = self._weights.tolist()
 
     def _request_weights(self, rows: Floats, times_s: Floats) -> Floats:
         """What each remembered request counts [n]: by its age, by the scale of its error, and less for an outlier."""

@@ -17,9 +17,10 @@ from gateway.openai.intake import Intake
 from gateway.openai.prompt import prompters
 from gateway.routing.catalogue import Catalogue
 from gateway.routing.grading import GradedAnswer
-from gateway.routing.shadow import GradedRequest, Shadow
+from gateway.routing.shadow import GradedRequest, NoOutcome, Shadow
 from gateway.settings_loader import load_settings
 from router_model.bundle import bundle
+from router_model.outcomes import OutcomeRow
 from router_model.training import train
 
 TEMPLATE = """\
@@ -57,10 +58,11 @@ async def build(folder: Path, small: str, large: str) -> Path:
             for index, (chat, tools) in enumerate(zip(short_chats(1), tool_requests(2), strict=False))
             for body in (chat, tools)
         ][:ROWS]
-        rows = await Shadow(engine, intake, RandomGrader()).outcomes(requests)
+        rows: list[OutcomeRow | NoOutcome] = []
+        await Shadow(engine, intake, RandomGrader()).outcomes(requests, rows.append)
     finally:
         await engine.close()
-    outcomes = [row.outcome() for row in rows]
+    outcomes = [row.outcome() for row in rows if isinstance(row, OutcomeRow)]
     small_print, large_print = (catalogue[name].info.fingerprint for name in folders)
     router = bundle(train(outcomes), outcomes, small_model=small_print, large_model=large_print)
     router.save(folder / "router")

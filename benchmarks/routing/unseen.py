@@ -14,7 +14,7 @@ from gateway.openai.intake import Intake
 from gateway.openai.prompt import prompters
 from gateway.routing.catalogue import Catalogue
 from gateway.routing.grading import ComparingGrader, GradedAnswer
-from gateway.routing.shadow import GradedRequest, Shadow
+from gateway.routing.shadow import GradedRequest, NoOutcome, Shadow
 from gateway.settings_loader import load_settings
 from router_model.grading import GraderName
 from router_model.outcomes import OutcomeRow, write_outcomes
@@ -62,9 +62,9 @@ async def write(path: Path, n_generated: int, seed: int, bfcl: Path | None) -> N
     try:
         catalogue = Catalogue(engine.info())
         intake = Intake(settings, catalogue, prompters(catalogue, settings.dialects), secrets.token_bytes(32))
-        found: list[OutcomeRow] = []
+        found: list[OutcomeRow | NoOutcome] = []
         for requests, grader in ((own, ComparingGrader(GraderName.EXACT_MATCH)), (public, BfclGrader(rows))):
-            found += await Shadow(engine, intake, grader).outcomes(requests)
+            await Shadow(engine, intake, grader).outcomes(requests, found.append)
     finally:
         await engine.close()
-    write_outcomes(path, found)
+    write_outcomes(path, [one for one in found if isinstance(one, OutcomeRow)])

@@ -94,6 +94,9 @@ def test_while_drifted_quality_goes_large_and_says_uncalibrated(
         budget = policy.decide(features, RouteOptions(cost=0.5), CALM, rng)
         assert not budget.is_calibrated
     assert policy.decide_early(requests[0], RouteOptions(), CALM, rng) is None
+    settled = policy.decide_early(requests[0], RouteOptions(quality=1.0), CALM, rng)
+    assert settled is not None
+    assert (settled.action, settled.reason, settled.is_calibrated) == (LARGE, Reason.UNCALIBRATED, False)
 
 
 @pytest.mark.parametrize(
