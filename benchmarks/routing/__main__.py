@@ -14,7 +14,7 @@ import asyncio
 import json
 import os
 import tempfile
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from gateway.routing.policy_source import pair_prices
 from gateway.settings import RoutingSettings, bundled_path
 from gateway.settings_loader import load_settings
 from router_model.artefact import RouterArtefact
-from router_model.options import QualityScale, RouteOptions
+from router_model.options import Cascade, QualityScale, RouteOptions
 from router_model.outcomes import read_outcomes
 from router_model.policy import Policy
 
@@ -105,7 +105,8 @@ def _quality(outcomes: Path, training: Path | None, found: dict[str, Any]) -> li
             policy = Policy(artefact=artefact, epsilon=0.0, prices=prices)
             routing: RoutingSettings = settings.routing
             wish = RouteOptions(quality=routing.quality_target, quality_scale=QualityScale(routing.quality_scale))
-            gain = cascade_gain(artefact, rows, rankings["router"], policy.threshold(wish))
+            thresholds = {one: policy.threshold(replace(wish, cascade=one)) for one in Cascade}
+            gain = cascade_gain(artefact, rows, rankings["router"], thresholds)
             found[f"cascade, {route}"] = gain
             lines += report.cascade_lines(gain)
         if route == unseen.GENERATED and training is not None and training.is_file():

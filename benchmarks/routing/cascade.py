@@ -5,6 +5,7 @@ where it failed, or where the large model's expected gain over this very answer,
 the threshold. Then both answers are paid for. Every threshold gives one point of cost and quality.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from router_model.escalation import recorded_failure
 from router_model.evaluation import Measured, from_draws
 from router_model.features import extract_outcome
 from router_model.logistic import Floats
+from router_model.options import Cascade
 from router_model.outcomes import Outcome
 
 Flags = NDArray[np.bool_]
@@ -26,16 +28,18 @@ Flags = NDArray[np.bool_]
 @dataclass(frozen=True, slots=True)
 class CascadeGain:
     """Points of exact match over the router alone, averaged over the cost axis, by how answers are judged: `validation`
-    looks at failures only. at_auto: cost (part of all large), quality and share of small answers that went up at the
-    threshold in force, without and with confidence."""
+    looks at failures only. at_auto: cost (part of all large), quality and share of small answers that went up, each at
+    the threshold in force for it."""
 
     validation: Measured
     confidence: Measured
     at_auto: dict[str, tuple[float, float, float]]
 
 
-def cascade_gain(artefact: RouterArtefact, rows: Rows, ranking: Ranking, threshold: float) -> CascadeGain:
-    """threshold: the one in force. ValueError: the artefact has no cascade model."""
+def cascade_gain(
+    artefact: RouterArtefact, rows: Rows, ranking: Ranking, thresholds: Mapping[Cascade, float]
+) -> CascadeGain:
+    """thresholds: those in force, by cascade. ValueError: the artefact has no cascade model."""
     judge = artefact.cascade
     if judge is None:
         raise ValueError("the router was trained without the small model's answers: there is no cascade to measure")
@@ -53,7 +57,8 @@ def cascade_gain(artefact: RouterArtefact, rows: Rows, ranking: Ranking, thresho
     ways = {"router": (never, np.zeros_like(failed)), "validation": (never, failed), "confidence": (again, failed)}
     curves = {name: _curves(rows, ranking, *way) for name, way in ways.items()}
     at_auto = {}
-    for name, (judged, fails) in ways.items():
+    for (name, (judged, fails)), cascade in zip(ways.items(), Cascade, strict=True):
+        threshold = thresholds[cascade]
         goes_up = ranking.ranks >= threshold
         escalated = ~goes_up & (fails | (judged >= threshold))
         cost, quality = _spent(rows, goes_up, escalated, _is_early(ranking, threshold))
