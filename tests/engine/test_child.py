@@ -125,7 +125,7 @@ async def test_idle_threads_of_a_child_leave_the_cores_unless_the_operator_decid
     await Watched(QUICK).death()
     environment = ast.literal_eval(found.read_text())
     if name is None:
-        assert int(environment["GOMP_SPINCOUNT"]) <= 20_000
+        assert int(environment["GOMP_SPINCOUNT"]) < 300_000  # libgomp's own
         assert "OMP_WAIT_POLICY" not in environment
     else:
         assert {one: environment[one] for one in chosen & environment.keys()} == {name: "7"}
