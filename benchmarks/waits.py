@@ -2,7 +2,8 @@
 
     python -m benchmarks.waits [--rounds 5] [--requests 600] [--json OUT]
 
-    engine     tokens per second of one process that does nothing else: decode at 1 and 8 streams, a prompt
+    T, M       tokens per second of one process that does nothing else, of random weights of two shapes (16 M and 112 M
+               parameters): decode at 1 and 8 streams, a prompt
     server     first token of requests to the small model by name, and the router's decisions, over HTTP
 
 Both kinds of wait take turns, a process each, and ratios are of neighbours.
@@ -30,7 +31,7 @@ LIBGOMP = "300000"
 """Rounds that libgomp spins where nothing else is said and there are no more threads than cores."""
 
 WAYS = ("brief", "libgomp")
-SHAPE = "T"
+SHAPES_MEASURED = ("T", "M")
 TOKENS, PROMPT = 120, 512
 
 
@@ -47,10 +48,15 @@ def main() -> int:
         return 0
     found: dict[str, dict[str, list[float]]] = {way: defaultdict(list) for way in WAYS}
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = build_checkpoint(SHAPES[SHAPE], Path(folder) / "model", corpus_files=50)
+        checkpoints = [build_checkpoint(SHAPES[name], Path(folder) / name, corpus_files=50) for name in SHAPES_MEASURED]
         for number in range(given.rounds):
             for way in WAYS if number % 2 else WAYS[::-1]:
-                for name, value in (_engine(checkpoint, way) | _server(way, given.requests)).items():
+                measured = _server(way, given.requests)
+                for checkpoint in checkpoints:
+                    measured |= {
+                        f"{checkpoint.name}: {name}": value for name, value in _engine(checkpoint, way).items()
+                    }
+                for name, value in measured.items():
                     found[way][name].append(value)
     rows = {
         name: {
@@ -59,9 +65,9 @@ def main() -> int:
         }
         for name in found[WAYS[0]]
     }
-    print(f"{'':34}{'brief waits':>24}{'libgomp':>24}{'ratio':>24}")
+    print(f"{'':38}{'brief waits':>24}{'libgomp':>24}{'ratio':>24}")
     for name, row in rows.items():
-        print(f"{name:34}" + "".join(f"{Spread(**row[column])!s:>24}" for column in (*WAYS, "ratio")))
+        print(f"{name:38}" + "".join(f"{Spread(**row[column])!s:>24}" for column in (*WAYS, "ratio")))
     if given.json is not None:
         given.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n")
     return 0

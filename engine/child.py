@@ -31,10 +31,9 @@ __all__ = ["Patience", "ProcessTransport"]
 _READ_BYTES = 2**18
 _SLACK = 10.0
 _LAST_WORDS_S = 1.0
-SPINS = "100000"
-"""Rounds, about a millisecond, that a thread of libgomp's pool waits awake for more work: as long as there may be
-between two steps. Its own 300,000 go on for milliseconds after the last step, on a core that this process needs to
-decide about what the step brought, and to send it.
+SPINS = "5000"
+"""Rounds, some 50 microseconds, that a thread of libgomp's pool waits awake for more work. Its own 300,000 keep a core
+for milliseconds after every step: the one on which this process decides about what the step brought, and sends it.
 """
 
 

@@ -61,9 +61,7 @@ class TtftModel:
     def __init__(self) -> None:
         size = len(_row(LoadSnapshot(), 0))
         self._weights: Floats = np.zeros(size)
-        self._plain: list[float] = (
-            self._weights.tolist()
-        )  # one request costs numpy more than it takes
+        self._plain: list[float] = self._weights.tolist()  # one request costs numpy more than it takes
         self._rows, self._times_s = np.zeros((WINDOW, size)), np.zeros(WINDOW)  # the latest is the last
         self._seen = 0
 
