@@ -53,7 +53,7 @@ def policy_in_force(settings: Settings, pair: ServedPair) -> PolicyInForce:
     problems: list[str] = []
     try:
         if (current := Registry(settings.registry_dir).current()) is not None:
-            return PolicyInForce(policy=_promoted(current, settings, pair), is_promoted=True)
+            return PolicyInForce(policy=promoted_policy(current, settings, pair), is_promoted=True)
     except (LookupError, ValueError, OSError) as error:
         problems.append(f"the router that was promoted is not used: {error}")
     policy = None
@@ -75,15 +75,11 @@ def load_policy(settings: Settings, catalogue: Catalogue) -> Policy | None:
     return found.policy
 
 
-def promoted_policy(name: str, settings: Settings, catalogue: Catalogue) -> Policy:
+def promoted_policy(name: str, settings: Settings, pair: ServedPair) -> Policy:
     """The policy of a router in the registry, by its hash.
 
     Raises UnknownArtefact, and ArtefactError for one that is not of the served pair.
     """
-    return _promoted(name, settings, ServedPair.of_catalogue(catalogue))
-
-
-def _promoted(name: str, settings: Settings, pair: ServedPair) -> Policy:
     registry = Registry(settings.registry_dir)
     return policy_of(registry.load(name, small_model=pair.small, large_model=pair.large), settings)
 

@@ -23,6 +23,7 @@ from gateway.openai.prompt import prompters
 from gateway.routing.catalogue import Catalogue
 from gateway.routing.load import Load
 from gateway.routing.offers import Offers
+from gateway.routing.pair import ServedPair
 from gateway.routing.policy_source import load_policy, policy_of, promoted_policy
 from gateway.routing.question import Question
 from gateway.routing.router import Route, Router
@@ -295,7 +296,9 @@ def test_the_promoted_router_is_used_then_the_configured_one_then_none(
     promoted = load_policy(settings, world.catalogue)
     assert promoted is not None
     assert promoted.artefact.hash == other.hash != world.artefact.hash
-    assert promoted_policy(other.hash[:12], settings, world.catalogue).artefact.hash == other.hash
+    assert (
+        promoted_policy(other.hash[:12], settings, ServedPair.of_catalogue(world.catalogue)).artefact.hash == other.hash
+    )
     strange = dataclasses.replace(
         other,
         manifest=msgspec.structs.replace(other.manifest, small_model="another", seed=world.artefact.manifest.seed),
